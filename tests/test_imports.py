@@ -22,6 +22,7 @@ CELLS = [
     {"infer"},
     {"train", "eval", "export", "viewer"},
     {"cli"},
+    {"__main__"},
 ]
 RANK = {package: rank for rank, cell in enumerate(CELLS) for package in cell}
 
