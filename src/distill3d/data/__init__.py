@@ -1,0 +1,1 @@
+"""Photos, videos and scene folders in; a manifest, view groups and `Views` out."""
