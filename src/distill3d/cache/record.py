@@ -1,0 +1,93 @@
+"""From the records of a sample to the named arrays of each view, and back.
+
+The ground-truth `depth` of the views is left with the data set it came from; everything else is kept.
+"""
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from distill3d.cache.blob import Array
+from distill3d.errors import CacheError
+from distill3d.types import Prediction, Views
+
+PREDICTION_FIELDS = tuple(item.name for item in dataclasses.fields(Prediction))
+VIEW_FIELDS = ("intrinsics", "world_from_camera", "valid", "is_metric")
+"""Fields of `Views` that stand beside the labels; the image has a blob of its own."""
+
+
+def split_sample(key: str, views: Views, prediction: Prediction) -> list[dict[str, Array]]:
+    """One mapping a view: `views.<field>` and `prediction.<field>` to its array; absent fields are left out.
+
+    A value that belongs to the whole sample (`metric_scale`, `is_metric`) is repeated in every view.
+
+    Raises:
+        CacheError: more than one sample, or labels of another number or size of views than the images.
+    """
+    batch, num_views, _, height, width = views.images.shape
+    if batch != 1:
+        raise CacheError(f"sample {key}: a batch of {batch} samples; add them one at a time")
+    named: dict[str, Tensor | None] = {f"views.{name}": getattr(views, name) for name in VIEW_FIELDS}
+    named.update({f"prediction.{name}": getattr(prediction, name) for name in PREDICTION_FIELDS})
+    arrays = {name: _to_array(value) for name, value in named.items() if value is not None}
+    if not any(name.startswith("prediction.") for name in arrays):
+        raise CacheError(f"sample {key}: the prediction is empty; nothing to keep")
+    for name, array in arrays.items():
+        fits = array.shape[0] == 1 and (array.ndim == 1 or array.shape[1] == num_views)
+        if array.ndim >= 4 and array.shape[-2:] != (4, 4) and array.shape[2:4] != (height, width):
+            fits = False
+        if not fits:
+            found, expected = tuple(array.shape), (1, num_views, height, width)
+            raise CacheError(f"sample {key}: {name} has shape {found}, the images speak of {expected}")
+    return [
+        {name: array[0] if array.ndim == 1 else array[0, view] for name, array in arrays.items()}
+        for view in range(num_views)
+    ]
+
+
+def join_sample(
+    images: Float[Tensor, "1 views 3 height width"], parts: Sequence[Mapping[str, Array]]
+) -> tuple[Views, Prediction]:
+    """The records again, from the arrays of some views in the order given.
+
+    A field that only some of the views have is left out.
+    """
+    shared = set(parts[0]).intersection(*parts[1:])
+    joined: dict[str, Tensor] = {}
+    for name in shared:
+        whole_sample = name in ("prediction.metric_scale", "views.is_metric")
+        array = parts[0][name][None] if whole_sample else np.stack([part[name] for part in parts])[None]
+        joined[name] = torch.from_numpy(np.ascontiguousarray(array))
+    views = {name: joined.get(f"views.{name}") for name in VIEW_FIELDS}
+    prediction = {name: joined.get(f"prediction.{name}") for name in PREDICTION_FIELDS}
+    return Views(images=images, **views), Prediction(**prediction)
+
+
+def image_to_png(image: Float[Tensor, "3 height width"]) -> bytes:
+    """A PNG of the image rounded to 8 bits; exact for values that are `k / 255`."""
+    levels = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(levels.permute(1, 2, 0).cpu().numpy()).save(buffer, format="PNG", compress_level=4)
+    return buffer.getvalue()
+
+
+def image_from_png(data: bytes) -> Float[Tensor, "3 height width"]:
+    """RGB in [0, 1], in steps of 1/255."""
+    with Image.open(io.BytesIO(data)) as image:
+        levels = np.asarray(image.convert("RGB"), dtype=np.uint8)
+    return torch.from_numpy(levels.transpose(2, 0, 1).astype(np.float32)) / 255
+
+
+def _to_array(value: Tensor) -> Array:
+    value = value.detach().cpu()
+    if value.is_floating_point() and value.dtype not in (torch.float32, torch.float64):
+        value = value.float()
+    array: np.ndarray[Any, np.dtype[Any]] = value.numpy()
+    return array

@@ -1,0 +1,251 @@
+"""Writing a cache: samples in, one by one, each of them safe as soon as `add` returns."""
+
+import json
+import logging
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from distill3d.cache import format as layout
+from distill3d.cache.codec import Codec, Encoded, get_codec
+from distill3d.cache.commit import CommitLog, write_all
+from distill3d.cache.format import CacheHeader
+from distill3d.cache.index import SampleEntry
+from distill3d.cache.lock import WriterLock
+from distill3d.cache.record import image_to_png, split_sample
+from distill3d.errors import CacheError, OutputError
+from distill3d.files import output_errors
+from distill3d.types import Prediction, Views
+
+logger = logging.getLogger(__name__)
+
+
+class CacheWriter:
+    """Adds samples to a cache; the only writer of it while open. Use it in a `with` statement.
+
+    `sync_every` = 1 commits every sample at once. A larger number commits that many together, for slow disks: up to
+    that many samples are then lost in a crash, and a sample becomes visible only with its group.
+
+    Raises:
+        CacheError: the cache exists and `resume` is off, was made with other settings, or is being written.
+        OutputError: the folder holds something else, or cannot be written to.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        codec: str = "exact",
+        header: CacheHeader | None = None,
+        resume: bool = False,
+        sync_every: int = 1,
+    ) -> None:
+        self.path = Path(path)
+        asked = header or CacheHeader()
+        self._codec: Codec = get_codec(codec, asked.codec_settings if asked.codec == codec else None)
+        self.header = replace(asked, codec=codec, codec_settings=self._codec.settings())
+        self._sync_every = max(1, sync_every)
+        self._broken = self._closed = False
+        with output_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = WriterLock(self.path)
+        try:
+            self._claim_folder(resume)
+            with output_errors(self.path):
+                self._log = CommitLog(self.path, self.header.shard_bytes)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._keys = set(self._log.index.keys)
+        self._num_bytes = self._log.index.num_bytes
+        self._failed = _open_failures(self.path)
+        if self._keys:
+            logger.info("resuming %s: %d samples are there", self.path, len(self._keys))
+
+    def _claim_folder(self, resume: bool) -> None:
+        if not (self.path / layout.HEADER_NAME).exists():
+            names = sorted(child.name for child in self.path.iterdir())
+            # A run that was killed at its very start leaves its lock, and hidden temporary files.
+            if foreign := [name for name in names if name != layout.LOCK_NAME and not name.startswith(".")]:
+                raise OutputError(f"{self.path} holds other files ({foreign[0]}, ...); choose an empty or new folder")
+            layout.write_header(self.path, self.header)
+            return
+        if not resume:
+            raise CacheError(f"{self.path} already holds a cache. Resume it, or choose another output folder.")
+        layout.require_same_header(self.path, layout.read_header(self.path), self.header)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all blobs."""
+        return self._num_bytes
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def has(self, key: str) -> bool:
+        """Whether the sample is in the cache (with `sync_every` above 1: or about to be)."""
+        return key in self._keys
+
+    def add(self, key: str, views: Views, prediction: Prediction, *, info: Mapping[str, Any] | None = None) -> int:
+        """Keep one sample (a batch of 1) and return its bytes; `info` is JSON to keep with it.
+
+        Raises:
+            CacheError: the key is taken, or the labels do not fit the images.
+            OutputError: the disk is full or refuses; everything committed before stays valid.
+        """
+        self._require_usable()
+        if not key:
+            raise CacheError("a sample needs a key that is not empty")
+        if key in self._keys:
+            raise CacheError(f"sample {key} is already in {self.path}; ask `has` first")
+        labels = [self._codec.encode(arrays) for arrays in split_sample(key, views, prediction)]
+        images = [image_to_png(image) for image in views.images[0]]
+        height, width = views.images.shape[-2:]
+        try:
+            with output_errors(self.path):
+                shard, start = self._log.place()
+                entry, data = _lay_out(key, shard, start, labels, images, (height, width), info or {})
+                self._log.append(entry, data)
+                if len(self._log.pending) >= self._sync_every:
+                    self._log.commit()
+        except BaseException as error:
+            self._stop()
+            if isinstance(error, OutputError):
+                raise OutputError(f"{error} Everything committed is safe: resume when there is room.") from error
+            raise
+        self._keys.add(key)
+        self._num_bytes += entry.num_bytes
+        return entry.num_bytes
+
+    def skip(self, key: str, reason: str) -> None:
+        """Note in `failures.jsonl` that a sample could not be made; a later run may try it again.
+
+        Raises:
+            OutputError: the disk is full or refuses.
+        """
+        self._require_usable()
+        if (key, reason) in self._failed:
+            return
+        line = json.dumps({"key": key, "reason": reason}) + "\n"
+        path = self.path / layout.FAILURES_NAME
+        with output_errors(path):
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                write_all(file, line.encode())
+                os.fsync(file)
+            finally:
+                os.close(file)
+        self._failed.add((key, reason))
+
+    def close(self) -> None:
+        """Commit what is pending, end the shard, and fold the journal into the index.
+
+        Raises:
+            OutputError: the disk is full or refuses; the journal then keeps what was committed.
+        """
+        if self._closed:
+            return
+        try:
+            with output_errors(self.path):
+                if not self._broken:
+                    self._log.commit()
+                self._log.fold()
+        except (OSError, OutputError):
+            if not self._broken:
+                raise
+            # The reason was told when it happened, and readers find the same samples in the journal.
+            logger.warning("%s keeps its journal; a run that resumes it will finish the index", self.path)
+        finally:
+            self._closed = True
+            self._log.release()
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _stop(self) -> None:
+        self._broken = True
+        lost = self._log.give_up()
+        self._keys.difference_update(entry.key for entry in lost)
+
+    def _require_usable(self) -> None:
+        if self._closed or self._broken:
+            state = "closed" if self._closed else "stopped by an earlier error"
+            raise CacheError(f"the writer of {self.path} is {state}; open it again with resume=True")
+        if not self._lock.held:
+            raise CacheError(f"the writer of {self.path} belongs to another process; write from there")
+
+
+def _open_failures(folder: Path) -> set[tuple[str, str]]:
+    path = folder / layout.FAILURES_NAME
+    if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
+        os.truncate(path, data.rfind(b"\n") + 1)
+    return {(item["key"], item["reason"]) for item in layout.read_failures(folder)}
+
+
+def _lay_out(
+    key: str,
+    shard: int,
+    start: int,
+    labels: list[Encoded],
+    images: list[bytes],
+    size: tuple[int, int],
+    info: Mapping[str, Any],
+) -> tuple[SampleEntry, bytes]:
+    """A sample as tar members, and the entry that finds its blobs in a shard of `start` bytes."""
+    folder = layout.sample_folder(key)
+    members: list[bytes] = []
+    found: list[tuple[int, int, int]] = []  # offset, size and checksum of each blob
+    position = start
+
+    def place(name: str, data: bytes) -> None:
+        nonlocal position
+        members.append(layout.tar_member(f"{folder}/{name}", data))
+        found.append((position + layout.BLOCK, len(data), zlib.crc32(data)))
+        position += len(members[-1])
+
+    for view, (label, image) in enumerate(zip(labels, images, strict=True)):
+        place(f"view-{view:03d}.labels", label.data)
+        place(f"view-{view:03d}.png", image)
+    summary = {
+        "key": key,
+        "num_views": len(labels),
+        "num_similarities": sum(label.from_similarity for label in labels),
+        "height": size[0],
+        "width": size[1],
+    }
+    # The last member, with the checksums of the others: it tells a reader of the bare shard that the sample is whole.
+    checksums = {"label_crc": [blob[2] for blob in found[0::2]], "image_crc": [blob[2] for blob in found[1::2]]}
+    text = json.dumps({**summary, **checksums, "info": dict(info)}, sort_keys=True)
+    place("sample.json", text.encode())
+    label_offset, label_size, label_crc = zip(*found[:-1:2], strict=True)
+    image_offset, image_size, image_crc = zip(*found[1::2], strict=True)
+    sample_offset, sample_size, sample_crc = found[-1]
+    entry = SampleEntry(
+        key=key,
+        shard=shard,
+        height=size[0],
+        width=size[1],
+        num_views=len(labels),
+        num_similarities=sum(label.from_similarity for label in labels),
+        info=json.dumps(dict(info), sort_keys=True),
+        label_offset=label_offset,
+        label_size=label_size,
+        label_crc=label_crc,
+        image_offset=image_offset,
+        image_size=image_size,
+        image_crc=image_crc,
+        sample_offset=sample_offset,
+        sample_size=sample_size,
+        sample_crc=sample_crc,
+    )
+    return entry, b"".join(members)
