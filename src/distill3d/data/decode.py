@@ -1,0 +1,180 @@
+"""Reading one photo of any common kind to upright 8-bit RGB."""
+
+import importlib.util
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from distill3d.data.fit import Size
+from distill3d.errors import DataError
+from distill3d.files import PathLike
+
+_JPEG_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"}
+_HEIF_SUFFIXES = {".heic", ".heif"}
+PHOTO_SUFFIXES = frozenset(
+    {".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".jp2", ".gif", ".avif", ".tga"}
+    | _JPEG_SUFFIXES
+    | _HEIF_SUFFIXES
+)
+"""Names that are taken for photos, in lower case."""
+
+# What the decoders of PIL raise on damaged bytes, found by feeding them such; RuntimeError comes from AVIF.
+_UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, RuntimeError, MemoryError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
+# What EXIF orientation asks for, as one transposition each (1 is upright).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112
+
+
+def photo_size(path: PathLike, *, upright: bool = True) -> Size:
+    """(height, width) of a photo, from its header alone.
+
+    Raises:
+        DataError: it is no photo that can be read.
+    """
+    try:
+        with _open(Path(path)) as image:
+            width, height = image.size
+            turned = upright and image.format != "TIFF" and _orientation(image) >= 5  # TIFF sizes are upright already
+            return (width, height) if turned else (height, width)
+    except _UNREADABLE as error:
+        raise _unreadable(Path(path), error) from error
+
+
+def read_photo(
+    path: PathLike, size: Size | None = None, *, upright: bool = True
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode a photo to 8-bit RGB, whatever it is stored as.
+
+    16 bits are cut to 8, gray is repeated, transparency is laid on white, CMYK and palettes become RGB, and of several
+    pictures the first is taken. Values are passed on as stored: no colour profile is applied.
+
+    Args:
+        path: the photo.
+        size: (height, width) to resize to, antialiased; JPEGs are then decoded at a fraction of their size where that
+            does no harm.
+        upright: apply EXIF orientation; `size` is then the upright size.
+
+    Raises:
+        DataError: it cannot be read; the message says why.
+    """
+    path = Path(path)
+    try:
+        with _open(path) as image:
+            box = None
+            if size is not None and image.format in ("JPEG", "MPO"):
+                turned = upright and _orientation(image) >= 5
+                height, width = (size[1], size[0]) if turned else size
+                reduced = image.draft(None, (2 * width, 2 * height))
+                box = reduced[1] if reduced else None
+            image.load()
+            orientation = _orientation(image) if upright else 1  # asked for after loading: TIFFs turn themselves
+            rgb = _to_rgb(image)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    if size is not None:
+        height, width = (size[1], size[0]) if orientation >= 5 else size
+        if (height, width) != (rgb.height, rgb.width) or box is not None:
+            rgb = rgb.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+    if orientation in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[orientation])
+    return np.array(rgb)
+
+
+def read_image(path: PathLike, *, upright: bool = True) -> Float[Tensor, "3 height width"]:
+    """Decode a photo at its full size to RGB in [0, 1]; see `read_photo`.
+
+    Raises:
+        DataError: it cannot be read; the message names it and says why.
+    """
+    return to_unit_range(read_photo(path, upright=upright))
+
+
+def to_unit_range(pixels: UInt8[np.ndarray, "height width 3"]) -> Float[Tensor, "3 height width"]:
+    """8-bit pixels as a float32 image in [0, 1]."""
+    return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255)
+
+
+def resize_pixels(
+    pixels: UInt8[np.ndarray, "height width 3"], size: Size
+) -> UInt8[np.ndarray, "new_height new_width 3"]:
+    """Resize decoded pixels, antialiased, by the rule of `Placement`."""
+    if pixels.shape[:2] == size:
+        return pixels
+    resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.array(resized)
+
+
+def _open(path: Path) -> Image.Image:
+    """Open a photo without decoding it; HEIC as well where `pillow-heif` is installed."""
+    if path.suffix.lower() in _HEIF_SUFFIXES and importlib.util.find_spec("pillow_heif") is not None:
+        plugin: Any = importlib.import_module("pillow_heif")
+        plugin.register_heif_opener()
+    return Image.open(path)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except _UNREADABLE:  # damaged metadata is no reason to refuse the picture
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _from_deep(np.asarray(image)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        ground = Image.new("RGBA", layered.size, "white")
+        return Image.alpha_composite(ground, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep(values: np.ndarray) -> Image.Image:
+    """Gray of more than 8 bits: 16-bit integers by their full range, floats as [0, 1] (or [0, 255] if larger)."""
+    values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
+    if values.max(initial=0) > 255:
+        values = values / 257
+    elif values.max(initial=0) <= 1:
+        values = values * 255
+    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+
+
+def _unreadable(path: Path, error: BaseException) -> DataError:
+    """Say in words why a file is no usable photo."""
+    if not path.exists():
+        return DataError(f"{path} does not exist. Check the path.")
+    if path.is_dir():
+        return DataError(f"{path} is a folder, expected a photo.")
+    if isinstance(error, PermissionError):
+        return DataError(f"{path} may not be read: permission denied. Change its permissions.")
+    if path.stat().st_size == 0:
+        return DataError(f"{path} is empty (0 bytes), expected a photo. Copy it again.")
+    if path.suffix.lower() in _HEIF_SUFFIXES:
+        return DataError(
+            f"{path} is a HEIC photo, which needs the package pillow-heif (pip install pillow-heif); "
+            "or export it as JPEG."
+        )
+    if isinstance(error, UnidentifiedImageError):
+        return DataError(f"{path} is not a photo that can be recognised. Export it as JPEG or PNG.")
+    if isinstance(error, Image.DecompressionBombError):
+        return DataError(f"{path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels. Scale it down first.")
+    return DataError(f"{path} cannot be decoded ({error}); it may be cut short or damaged. Copy it again.")
