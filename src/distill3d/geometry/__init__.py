@@ -1,0 +1,1 @@
+"""Cameras, poses, alignment and what pointmaps say about cameras: pure functions of tensors."""
