@@ -98,7 +98,7 @@ def centred_intrinsics(focal: Float[Tensor, "*batch"], height: int, width: int) 
     """Build square-pixel intrinsics with the principal point at the image's centre, ((W - 1) / 2, (H - 1) / 2)."""
     zero, one = torch.zeros_like(focal), torch.ones_like(focal)
     rows = [focal, zero, one * ((width - 1) / 2), zero, focal, one * ((height - 1) / 2), zero, zero, one]
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    return torch.stack(rows, dim=-1).reshape(*focal.shape, 3, 3)
 
 
 def intrinsics_from_fov(fov_x_rad: Float[Tensor, "*batch"], height: int, width: int) -> Float[Tensor, "*batch 3 3"]:

@@ -76,7 +76,7 @@ def rotation_angle(a: Float[Tensor, "*#batch 3 3"], b: Float[Tensor, "*#batch 3 
 def translation_angle(a: Float[Tensor, "*#batch 3"], b: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*batch"]:
     """Give the angle between two directions in radians, within [0, pi]; 0 where one of them has no length."""
     a, b, dtype = a.double(), b.double(), a.dtype
-    sine = torch.linalg.vector_norm(torch.linalg.cross(*torch.broadcast_tensors(a, b)), dim=-1)
+    sine = torch.linalg.vector_norm(torch.linalg.cross(a, b), dim=-1)
     return torch.atan2(sine, (a * b).sum(dim=-1)).to(dtype)
 
 
@@ -88,7 +88,7 @@ def rotation_from_quaternion(quaternion: Float[Tensor, "*batch 4"]) -> Float[Ten
         2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
         2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
     ]  # fmt: skip
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    return torch.stack(rows, dim=-1).reshape(*w.shape, 3, 3)
 
 
 def quaternion_from_rotation(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
@@ -114,8 +114,8 @@ def quaternion_from_rotation(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Ten
 class _NearestRotation(torch.autograd.Function):
     """`U diag(1, 1, det) V^T`, with the derivative of the polar factor instead of the derivative of the SVD.
 
-    The derivative of an SVD divides by differences of singular values, which are all alike for a matrix that is nearly a
-    rotation; the rotation itself changes smoothly, by `(A_ij - A_ji) / (s_i + s_j)` in the singular basis.
+    The derivative of an SVD divides by differences of singular values, which are all alike for a matrix that is nearly
+    a rotation; the rotation itself changes smoothly, by `(A_ij - A_ji) / (s_i + s_j)` in the singular basis.
     """
 
     @staticmethod
@@ -125,7 +125,8 @@ class _NearestRotation(torch.autograd.Function):
         flip = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], dim=-1)
         vh = flip[..., None] * vh
         ctx.save_for_backward(u, s * flip, vh)
-        return u @ vh
+        rotation: Tensor = u @ vh
+        return rotation
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
@@ -136,7 +137,8 @@ class _NearestRotation(torch.autograd.Function):
         floor = 1e-12 * s[..., :1, None].abs()
         usable = sums > floor
         swing = torch.where(usable, (inner - inner.transpose(-1, -2)) / torch.where(usable, sums, 1.0), 0.0)
-        return u @ swing @ vh
+        gradient: Tensor = u @ swing @ vh
+        return gradient
 
 
 def project_to_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
@@ -144,5 +146,5 @@ def project_to_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*
 
     Differentiable once. The gradient is exact wherever the answer is unique and 0, never infinite, where it is not.
     """
-    rotation: Tensor = _NearestRotation.apply(matrix.double())
+    rotation: Tensor = _NearestRotation.apply(matrix.double())  # type: ignore[no-untyped-call]
     return rotation.to(matrix.dtype)
