@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -21,6 +21,7 @@ CONVENTIONS = {
 }
 
 
+@runtime_checkable
 class SourcePlacement(Protocol):
     """How a photo lies on the canvas; `data.images.Placement` is one."""
 

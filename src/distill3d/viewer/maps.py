@@ -22,13 +22,13 @@ def ramp(kind: Kind) -> UInt8[np.ndarray, "256 3"]:
     """Give the 256 sRGB colours of a kind of map, from its lowest to its highest value."""
     import matplotlib  # heavy, and only needed once a picture is made
 
-    colors: np.ndarray = np.array([matplotlib.colormaps[_COLORMAPS[kind]](index)[:3] for index in range(256)])
-    return (colors * 255).round().astype(np.uint8)
+    colors: np.ndarray = matplotlib.colormaps[_COLORMAPS[kind]](np.arange(256), bytes=True)[:, :3]
+    return colors
 
 
 def usable(values: Float[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
     """Say where a map of positive quantities (depth, confidence) is known: finite and above 0."""
-    return np.isfinite(values) & (values > 0)
+    return np.asarray(np.isfinite(values) & (values > 0), dtype=bool)
 
 
 def shared_range(maps: Iterable[Float[np.ndarray, "_ _"]], *, percent: float = 1.0) -> tuple[float, float] | None:
