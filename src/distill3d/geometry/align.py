@@ -123,7 +123,8 @@ def _rotation_is_determined(covariance: Tensor, floor: Tensor) -> Tensor:
     safe = torch.where(finite[..., None, None], covariance, 0.0)
     values = torch.linalg.svdvals(safe)
     sign = torch.where(torch.linalg.det(safe) < 0, -1.0, 1.0)
-    return finite & (values[..., 1] + sign * values[..., 2] > torch.maximum(1e-12 * values[..., 0], floor))
+    fixed: Tensor = values[..., 1] + sign * values[..., 2] > torch.maximum(1e-12 * values[..., 0], floor)
+    return finite & fixed
 
 
 def _fitted_scale(
