@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class Encoded:
     """The world map is not stored, but made from the local one."""
 
 
+@runtime_checkable
 class Codec(Protocol):
     """Packs the named arrays of one view, and unpacks them again."""
 

@@ -61,7 +61,8 @@ _LISTS = ("label_offset", "label_size", "label_crc", "image_offset", "image_size
 
 def _column_type(name: str) -> pa.DataType:
     if name in _LISTS:
-        return pa.list_(pa.uint32() if name.endswith("_crc") else pa.int64())
+        # Parquet calls the items so; another name would change the bytes of an index that is read and written again.
+        return pa.list_(pa.field("element", pa.uint32() if name.endswith("_crc") else pa.int64()))
     return {**_SCALARS, **_PLAIN}.get(name, pa.int64())
 
 

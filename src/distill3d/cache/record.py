@@ -21,6 +21,8 @@ from distill3d.types import Prediction, Views
 PREDICTION_FIELDS = tuple(item.name for item in dataclasses.fields(Prediction))
 VIEW_FIELDS = ("intrinsics", "world_from_camera", "valid", "is_metric")
 """Fields of `Views` that stand beside the labels; the image has a blob of its own."""
+PER_SAMPLE = ("metric_scale", "is_metric")
+"""Fields that belong to the whole sample."""
 
 
 def split_sample(key: str, views: Views, prediction: Prediction) -> list[dict[str, Array]]:
@@ -40,14 +42,16 @@ def split_sample(key: str, views: Views, prediction: Prediction) -> list[dict[st
     if not any(name.startswith("prediction.") for name in arrays):
         raise CacheError(f"sample {key}: the prediction is empty; nothing to keep")
     for name, array in arrays.items():
-        fits = array.shape[0] == 1 and (array.ndim == 1 or array.shape[1] == num_views)
-        if array.ndim >= 4 and array.shape[-2:] != (4, 4) and array.shape[2:4] != (height, width):
-            fits = False
-        if not fits:
-            found, expected = tuple(array.shape), (1, num_views, height, width)
-            raise CacheError(f"sample {key}: {name} has shape {found}, the images speak of {expected}")
+        field = name.split(".")[1]
+        expected: tuple[int, ...] = (1, num_views, height, width)
+        if field in (*PER_SAMPLE, "intrinsics", "world_from_camera"):
+            expected = (1,) if field in PER_SAMPLE else (1, num_views)
+        if array.shape[: len(expected)] != expected:
+            found = "x".join(map(str, array.shape))
+            wanted = "x".join(map(str, expected))
+            raise CacheError(f"sample {key}: {name} has shape {found}, for these images it must begin with {wanted}")
     return [
-        {name: array[0] if array.ndim == 1 else array[0, view] for name, array in arrays.items()}
+        {name: np.asarray(array[0] if array.ndim == 1 else array[0, view]) for name, array in arrays.items()}
         for view in range(num_views)
     ]
 
@@ -62,8 +66,8 @@ def join_sample(
     shared = set(parts[0]).intersection(*parts[1:])
     joined: dict[str, Tensor] = {}
     for name in shared:
-        whole_sample = name in ("prediction.metric_scale", "views.is_metric")
-        array = parts[0][name][None] if whole_sample else np.stack([part[name] for part in parts])[None]
+        per_sample = name.split(".")[1] in PER_SAMPLE
+        array = parts[0][name][None] if per_sample else np.stack([part[name] for part in parts])[None]
         joined[name] = torch.from_numpy(np.ascontiguousarray(array))
     views = {name: joined.get(f"views.{name}") for name in VIEW_FIELDS}
     prediction = {name: joined.get(f"prediction.{name}") for name in PREDICTION_FIELDS}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from distill3d.cache import format as layout
 from distill3d.cache.codec import Codec, Encoded, get_codec
@@ -164,7 +164,7 @@ class CacheWriter:
             self._log.release()
             self._lock.release()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "CacheWriter":
         return self
 
     def __exit__(

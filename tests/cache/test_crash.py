@@ -1,0 +1,168 @@
+"""A writer may die at any moment: what it had committed is there, nothing else is, and a resumed run ends the same."""
+
+import dataclasses
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from distill3d.cache import CacheHeader, CacheReader, CacheWriter
+from distill3d.errors import CacheError
+
+from .samples import make_sample
+
+KEYS = tuple(f"s{number}" for number in range(4))
+HEADER = CacheHeader(teacher="t", shard_bytes=9_000)  # two samples a shard
+SAMPLES = {key: make_sample(number, views=2, height=5, width=7) for number, key in enumerate(KEYS)}
+STEPS = ("write", "fsync", "replace", "ftruncate", "unlink", "open", "truncate")
+
+
+def write_rest(folder: Path, told: int | None = None, pause: float = 0) -> None:
+    """Add every sample that is missing; say through a pipe when `add` has returned."""
+    with CacheWriter(folder, header=HEADER, resume=True) as writer:
+        for key in KEYS:
+            if not writer.has(key):
+                time.sleep(pause)
+                writer.add(key, *SAMPLES[key])
+                if told is not None:
+                    os.write(told, key.encode())
+
+
+def die_at_step(step: int) -> None:
+    """Make the process end, as by kill -9, at its n-th system call that changes the disk; a write is done by half."""
+    count = 0
+
+    def wrap(name):
+        real = getattr(os, name)
+
+        def call(*args, **kwargs):
+            nonlocal count
+            if name == "write" and args[0] == told_pipe:
+                return real(*args)
+            count += 1
+            if count == step:
+                if name == "write":
+                    real(args[0], args[1][: len(args[1]) // 2])
+                os._exit(9)
+            return real(*args, **kwargs)
+
+        setattr(os, name, call)
+
+    told_pipe = -1
+    for name in STEPS:
+        wrap(name)
+
+
+def run_and_die(folder: Path, step: int) -> tuple[bool, set[str]]:
+    """Whether the child died at that step, and the keys whose `add` had returned."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        real_write = os.write
+        die_at_step(step)
+        counted = os.write
+        os.write = lambda file, data: real_write(file, data) if file == writing else counted(file, data)
+        try:
+            write_rest(folder, told=writing)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    os.close(writing)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with os.fdopen(reading, "rb") as file:
+        told = file.read().decode()
+    assert code in (0, 9)
+    return code == 9, {key for key in KEYS if key in told}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "writer.lock"}
+
+
+def committed(folder: Path) -> set[str]:
+    """Keys that a reader sees; each of them must be whole."""
+    try:
+        reader = CacheReader(folder)
+    except CacheError as error:
+        assert "is not a teacher cache" in str(error)  # noqa: PT017
+        return set()
+    assert reader.verify() == []
+    for sample in reader:
+        assert (sample.views.images == SAMPLES[sample.key][0].images).all()
+    return set(reader.keys())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "c"
+    write_rest(folder)
+    found = contents(folder)
+    assert set(found) == {"cache.json", "index.parquet", "shard-00000.tar", "shard-00001.tar"}
+    return found
+
+
+def test_dying_between_any_two_steps_loses_only_the_sample_in_flight(tmp_path, uninterrupted):
+    step = 0
+    died = True
+    while died:
+        step += 1
+        folder = tmp_path / f"c{step}"
+        died, told = run_and_die(folder, step)
+        seen = committed(folder)
+        assert told <= seen
+        assert len(seen) <= len(told) + 1  # the sample in flight may just have been committed
+        write_rest(folder)
+        assert contents(folder) == uninterrupted, f"after dying at step {step}"
+    assert step > 30
+
+
+def test_dying_while_resuming_is_no_different(tmp_path, uninterrupted):
+    for first in (9, 17, 30):
+        for second in range(1, 16, 2):
+            folder = tmp_path / f"c{first}-{second}"
+            run_and_die(folder, first)
+            before = committed(folder)
+            run_and_die(folder, second)
+            assert before <= committed(folder)
+            write_rest(folder)
+            assert contents(folder) == uninterrupted, f"after dying at steps {first} and {second}"
+
+
+def test_killing_at_random_moments_again_and_again_ends_in_the_same_cache(tmp_path, uninterrupted):
+    rng = random.Random(0)
+    folder = tmp_path / "c"
+    kills, seen = 0, set()
+    while kills < 20:
+        if seen == set(KEYS):
+            assert contents(folder) == uninterrupted or (folder / "journal.jsonl").exists()
+            folder, seen = tmp_path / f"c{kills}", set()
+        pid = os.fork()
+        if pid == 0:
+            write_rest(folder, pause=0.004)
+            os._exit(0)
+        time.sleep(rng.uniform(0, 0.06))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        kills += 1
+        now = committed(folder)
+        assert seen <= now
+        seen = now
+    write_rest(folder)
+    assert contents(folder) == uninterrupted
+
+
+def test_samples_committed_in_groups_survive_as_groups(tmp_path):
+    header = dataclasses.replace(HEADER, shard_bytes=1 << 20)
+    for size, expected in ((1, 3), (2, 2), (4, 0)):
+        folder = tmp_path / f"c{size}"
+        pid = os.fork()
+        if pid == 0:
+            writer = CacheWriter(folder, header=header, sync_every=size)
+            for key in KEYS[:3]:
+                writer.add(key, *SAMPLES[key])
+            os._exit(9)
+        os.waitpid(pid, 0)
+        assert len(committed(folder)) == expected
