@@ -15,6 +15,8 @@ from distill3d.geometry.align import umeyama
 HALF_ROUNDING = 2.0**-11
 """Greatest relative error of rounding to float16 (normal numbers)."""
 HALF_SMALLEST_NORMAL = 2.0**-14
+FIT_POINTS = 4096
+"""About as many points decide a similarity."""
 LOCAL, WORLD, DEPTH = "prediction.pointmap_camera", "prediction.pointmap_world", "prediction.depth"
 SCALE, ROTATION, TRANSLATION = "similarity.scale", "similarity.rotation", "similarity.translation"
 KEPT_WHOLE = ("intrinsics", "world_from_camera", "metric_scale")
@@ -135,19 +137,22 @@ def to_half(array: Array) -> Array:
     """
     with np.errstate(over="ignore", invalid="ignore"):
         half = array.astype(np.float16)
-    if bool((np.isinf(half) & np.isfinite(array)).any()):
-        return array.astype(np.float32)
-    size = np.abs(array[np.isfinite(array) & (array != 0)])
-    if size.size and float(np.median(size)) < HALF_SMALLEST_NORMAL:
-        changed = (half.astype(np.float32) != array) & np.isfinite(array)
-        return array.astype(np.float32) if bool(changed.any()) else half
-    return half
+    # The comparisons are in float32, where NaN compares as false.
+    size = np.abs(array)
+    overflows = np.isinf(half) & (size < np.inf)
+    small = (size > 0) & (size < HALF_SMALLEST_NORMAL)
+    if 2 * int(small.sum()) > int(np.count_nonzero(size)):
+        overflows |= small & (half != array)
+    return array.astype(np.float32) if bool(overflows.any()) else half
 
 
 def fit_similarity(local: Array, world: Array) -> dict[str, Array] | None:
     """The similarity that takes the local map to the world map, float64; `None` where the points do not fix one."""
-    finite = (np.isfinite(local) & np.isfinite(world)).all(axis=-1)
-    source, target = local[finite].astype(np.float64), world[finite].astype(np.float64)
+    finite = _finite_points(local) & _finite_points(world)
+    # An exact similarity shows in some points as well as in all; every point is compared afterwards.
+    step = max(1, int(finite.sum()) // FIT_POINTS)
+    chosen = np.flatnonzero(finite)[::step]
+    source, target = (array.reshape(-1, 3)[chosen].astype(np.float64) for array in (local, world))
     if len(source) < 3:
         return None
     # Rounding errors grow with distance, so far points must not outvote the near ones.
@@ -166,7 +171,7 @@ def apply_similarity(similarity: Mapping[str, Array], local: Array) -> Array:
     matrix = similarity[SCALE] * similarity[ROTATION]
     with np.errstate(over="ignore", invalid="ignore"):
         world = (local.astype(np.float64) @ matrix.T + similarity[TRANSLATION]).astype(np.float32)
-    world[~np.isfinite(local).all(axis=-1)] = np.nan
+    world[~_finite_points(local)] = np.nan
     return np.asarray(world)
 
 
@@ -176,15 +181,23 @@ def fits_similarity(similarity: Mapping[str, Array], local: Array, world: Array)
     At every point: error <= 2^-11 * (|world| + scale * |local|) + 2^-24 * scale, the rounding of the world map itself
     and of the local map it is made from; and both maps fail to be finite at the same points.
     """
-    finite = np.isfinite(world).all(axis=-1)
-    if bool((finite != np.isfinite(local).all(axis=-1)).any()):
+    finite = _finite_points(world)
+    if not np.array_equal(finite, _finite_points(local)):
         return False
-    rebuilt = apply_similarity(similarity, local)[finite].astype(np.float64)
-    target, source = world[finite].astype(np.float64), local[finite].astype(np.float64)
+    rebuilt = apply_similarity(similarity, local)
+    chosen = slice(None) if finite.all() else finite
+    rebuilt, target, source = (array[chosen].reshape(-1, 3).astype(np.float64) for array in (rebuilt, world, local))
     scale = float(similarity[SCALE])
-    reach = np.linalg.norm(target, axis=-1) + scale * np.linalg.norm(source, axis=-1)
-    error = np.linalg.norm(rebuilt - target, axis=-1)
+    error, world_size, local_size = (
+        np.sqrt(np.einsum("pc,pc->p", points, points)) for points in (rebuilt - target, target, source)
+    )
+    reach = world_size + scale * local_size
     return bool((error <= HALF_ROUNDING * reach + 2.0**-24 * scale).all())
+
+
+def _finite_points(points: Array) -> Array:
+    finite = np.isfinite(points)
+    return np.asarray(finite[..., 0] & finite[..., 1] & finite[..., 2])
 
 
 def _narrow(name: str, array: Array) -> Array:
