@@ -19,24 +19,17 @@ def focal_from_pointmap(
 ) -> Float[Tensor, "*batch"]:
     """Find the focal length in pixels that explains where a local pointmap's points are seen (Weiszfeld).
 
-    Minimises the sum of distances (not squared, so outliers weigh little) between the pixels and `focal * (x / z, y / z)`.
-    NaN where nothing can be said: no valid point in front of the camera, or all of them on the optical axis.
+    Minimises the sum of distances (not squared, so outliers weigh little) between the pixels and
+    `focal * (x / z, y / z)`. NaN where nothing can be said: no valid point in front of the camera, or all of them on
+    the optical axis. Points far off to the side weigh more; if those may be wrong, take `median_focal_from_pointmap`.
 
     Args:
         valid: None takes every pixel; points that are not finite or not in front of the camera never count.
-        principal_point: (x, y) in pixels; None is the centre ((W - 1) / 2, (H - 1) / 2). The reference code of the DUSt3R
-            family uses (W / 2, H / 2).
+        principal_point: (x, y) in pixels; None is the centre ((W - 1) / 2, (H - 1) / 2). The reference code of the
+            DUSt3R family uses (W / 2, H / 2).
         iterations: reweighted fits after the first one by least squares.
     """
-    height, width = pointmap_camera.shape[-3:-1]
-    centre = principal_point or ((width - 1) / 2, (height - 1) / 2)
-    points = pointmap_camera.double()
-    use = torch.isfinite(points).all(dim=-1) & (points[..., 2] > 0)
-    use = use if valid is None else use & valid
-    points = torch.where(use[..., None], points, 1.0)
-    offset = torch.tensor(centre, dtype=points.dtype, device=points.device)
-    pixels = pixel_grid(height, width, points.device, points.dtype) - offset
-    directions = points[..., :2] / points[..., 2:]
+    pixels, directions, use = _pixels_and_directions(pointmap_camera, valid, principal_point)
     mixed = torch.where(use, (directions * pixels).sum(dim=-1), 0.0)
     squared = torch.where(use, directions.square().sum(dim=-1), 0.0)
 
@@ -46,6 +39,35 @@ def focal_from_pointmap(
         weight = 1 / residual.clamp(min=1e-8)
         focal = (weight * mixed).sum(dim=(-1, -2)) / (weight * squared).sum(dim=(-1, -2))
     return focal.to(pointmap_camera.dtype)
+
+
+def median_focal_from_pointmap(
+    pointmap_camera: Float[Tensor, "*batch height width 3"],
+    valid: Bool[Tensor, "*batch height width"] | None = None,
+    principal_point: tuple[float, float] | None = None,
+) -> Float[Tensor, "*batch"]:
+    """Find the focal length in pixels as the median of what every pixel's column and row say; bears half wrong points.
+
+    Arguments and NaN as for `focal_from_pointmap`; noisier than that where most points are right.
+    """
+    pixels, directions, use = _pixels_and_directions(pointmap_camera, valid, principal_point)
+    votes = pixels / directions
+    votes = torch.where(use[..., None] & torch.isfinite(votes), votes, torch.nan)
+    return votes.flatten(-3).nanmedian(dim=-1).values.to(pointmap_camera.dtype)
+
+
+def _pixels_and_directions(
+    pointmap_camera: Tensor, valid: Tensor | None, principal_point: tuple[float, float] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels seen from the principal point, (x / z, y / z) of every point, and which of them count; in float64."""
+    height, width = pointmap_camera.shape[-3:-1]
+    points = pointmap_camera.double()
+    use = torch.isfinite(points).all(dim=-1) & (points[..., 2] > 0)
+    use = use if valid is None else use & valid
+    points = torch.where(use[..., None], points, 1.0)
+    centre = torch.tensor(principal_point or ((width - 1) / 2, (height - 1) / 2), dtype=points.dtype)
+    pixels = pixel_grid(height, width, points.device, points.dtype) - centre.to(points.device)
+    return pixels, points[..., :2] / points[..., 2:], use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +95,8 @@ def pose_from_pointmap(
 
     Args:
         valid: None takes every pixel; points that are not finite never count.
-        threshold_px: largest reprojection error of an inlier; None is 1 % of the longer side, at least 2 pixels. (A fixed
-            threshold of 5 pixels, as the reference code has it, is far too wide on small images.)
+        threshold_px: largest reprojection error of an inlier; None is 1 % of the longer side, at least 2 pixels. (The
+            5 pixels of the reference code, whatever the image's size, are far too wide on small images.)
         seed: for OpenCV's generator and the choice of points.
         iterations: RANSAC trials.
         max_points: a random subset of this size is used when there are more.
