@@ -6,23 +6,14 @@ import pytest
 import torch
 import trimesh
 
+from distill3d.data.placement import Placement
 from distill3d.errors import ConfigError, OutputError
 from distill3d.export import export_reconstruction
 from distill3d.export.cameras import camera_records
 from tests.export.synthetic import room_reconstruction
 
-
-@dataclasses.dataclass(frozen=True)
-class Doubled:
-    """The photo is twice as large as the canvas."""
-
-    source_size: tuple[int, int] = (40, 60)
-
-    def to_source(self, intrinsics):
-        scaled = intrinsics.clone()
-        scaled[..., :2, :] *= 2
-        scaled[..., :2, 2] += 0.5
-        return scaled
+HALVED = Placement(source=(40, 60), resized=(20, 30), offset=(0, 0), canvas=(20, 30))
+"""The photo is twice as large as the canvas."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +52,7 @@ def test_an_empty_cloud_writes_nothing(room, tmp_path):
 
 
 def test_cameras_project_their_points_onto_their_own_pixels(room, tmp_path):
-    files = export_reconstruction(room, tmp_path, formats=["cameras"], placements=[Doubled(), Doubled()])
+    files = export_reconstruction(room, tmp_path, formats=["cameras"], placements=[HALVED, HALVED])
     record = json.loads(files["cameras"].read_text())
     assert "integer pixel centres" in record["conventions"]["pixels"]
     for index, camera in enumerate(record["cameras"]):
@@ -76,7 +67,7 @@ def test_cameras_project_their_points_onto_their_own_pixels(room, tmp_path):
 
 def test_placements_must_be_one_per_view(room):
     with pytest.raises(OutputError, match="1 placements for 2 views"):
-        camera_records(room, [Doubled()])
+        camera_records(room, [HALVED])
 
 
 def test_a_folder_that_is_a_file_is_an_error_in_words(room, tmp_path):

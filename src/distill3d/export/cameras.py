@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
+from distill3d.data.placement import Placement
 from distill3d.errors import OutputError
 from distill3d.files import write_json
 from distill3d.types import Reconstruction
@@ -21,20 +19,8 @@ CONVENTIONS = {
 }
 
 
-@runtime_checkable
-class SourcePlacement(Protocol):
-    """How a photo lies on the canvas; `data.images.Placement` is one."""
-
-    @property
-    def source_size(self) -> tuple[int, int]:
-        """Height and width of the photo."""
-
-    def to_source(self, intrinsics: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-        """Express intrinsics of the canvas in pixels of the photo."""
-
-
 def camera_records(
-    reconstruction: Reconstruction, placements: Sequence[SourcePlacement] | None = None
+    reconstruction: Reconstruction, placements: Sequence[Placement] | None = None
 ) -> list[dict[str, Any]]:
     """Describe every camera in plain numbers; the source's pixels come in where its placement is known.
 
@@ -57,16 +43,14 @@ def camera_records(
             "canvas": {"height": height, "width": width, "intrinsics": intrinsics[index].tolist()},
         }
         if placements is not None:
-            source_height, source_width = placements[index].source_size
+            source_height, source_width = placements[index].source
             source = placements[index].to_source(intrinsics[index])
             record["source"] = {"height": source_height, "width": source_width, "intrinsics": source.tolist()}
         records.append(record)
     return records
 
 
-def write_cameras(
-    path: Path, reconstruction: Reconstruction, placements: Sequence[SourcePlacement] | None = None
-) -> Path:
+def write_cameras(path: Path, reconstruction: Reconstruction, placements: Sequence[Placement] | None = None) -> Path:
     """Write `{"format": 1, "conventions": {...}, "cameras": [...]}`; see `CONVENTIONS`."""
     cameras = camera_records(reconstruction, placements)
     write_json(path, {"format": 1, "conventions": CONVENTIONS, "cameras": cameras})

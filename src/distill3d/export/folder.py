@@ -4,8 +4,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from distill3d.data.placement import Placement
 from distill3d.errors import ConfigError
-from distill3d.export.cameras import SourcePlacement, write_cameras
+from distill3d.export.cameras import write_cameras
 from distill3d.export.cloud import gather_cloud
 from distill3d.export.depth import write_depth
 from distill3d.export.glb import write_glb
@@ -25,7 +26,7 @@ def export_reconstruction(
     formats: Sequence[str] = FORMATS,
     max_points: int | None = 2_000_000,
     seed: int = 0,
-    placements: Sequence[SourcePlacement] | None = None,
+    placements: Sequence[Placement] | None = None,
 ) -> dict[str, Path]:
     """Write the chosen formats and say where: `points.ply`, `points.glb`, `depth/`, `cameras.json`, `info.json`.
 
@@ -58,7 +59,7 @@ def export_reconstruction(
             "num_points_kept": int(keep.sum()),
             "num_points_written": num_points,
             "files": {name: str(path.relative_to(folder)) for name, path in files.items()},
-            **{"reconstruction": dict(reconstruction.info)},
+            "reconstruction": dict(reconstruction.info),
         }
         files["info"] = folder / "info.json"
         write_json(files["info"], info)

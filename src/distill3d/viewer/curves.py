@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,22 +17,16 @@ NUM_COLORS = 6
 MAX_POINTS = 500
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read a `metrics.jsonl`; a last line cut short by a kill is left out."""
-    records: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
+def curve_from_records(
+    records: Iterable[Mapping[str, Any]], key: str, *, kind: str | None = None, name: str = "", x: str = "step"
+) -> Curve:
+    """Pick one number over steps from the records of a `metrics.jsonl`, those of one `kind` or all.
 
-
-def curve_from_records(records: Iterable[Mapping[str, Any]], key: str, *, name: str = "", x: str = "step") -> Curve:
-    """Pick one number over steps; records without it are passed over, a null counts as NaN."""
-    chosen = [record for record in records if key in record and x in record]
+    Records without the number are passed over; a null counts as NaN.
+    """
+    chosen = [
+        record for record in records if key in record and x in record and (kind is None or record.get("kind") == kind)
+    ]
     values = [math.nan if record[key] is None else float(record[key]) for record in chosen]
     return Curve(name=name or key, steps=[float(record[x]) for record in chosen], values=values)
 
@@ -113,12 +106,12 @@ def draw_panel(panel: CurvePanel) -> Markup | None:
         series.append({"x": _rounded(xs), "steps": _rounded(steps), "values": _rounded(values), "y": _rounded(ys)})
         last = values[np.isfinite(values)][-1]
         legend.append(
-            f'<li class="{color}"><span class="swatch"></span>{escape(name)} <b data-value>{number(last)}</b></li>'
+            f'<li class="{color}"><span class="swatch"></span>{escape(name)} <b data-value="">{number(last)}</b></li>'
         )
     alt = f"{panel.title}: {', '.join(name for name, _, _ in lines)} over {panel.x_label}"
     return Markup(
         f'<figure class="panel" data-series="{escape(json.dumps(series))}">'
-        f"<figcaption>{escape(panel.title)} <small data-step></small></figcaption>"
+        f'<figcaption>{escape(panel.title)} <small data-step=""></small></figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(alt)}">{"".join(parts)}'
         f'<line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}" visibility="hidden"/></svg>'
         f'<ul class="legend">{"".join(legend)}</ul></figure>'

@@ -111,15 +111,17 @@ def _fit(
     axes = look_from(target + direction, target, np.array([0.0, 1.0, 0.0]))[:3, :3]
     tangent = float(np.tan(np.radians(FIELD_OF_VIEW_DEG) / 2)) * 0.94  # a little air at the border
     local = (points - target) @ axes
+    fit = (0.0, 0.0)
     for _ in range(3):
         # A point at depth w behind the target and x beside it is seen from distance d if |x| <= tangent * (d + w).
-        fit = [float(np.percentile(np.abs(local[:, axis]) / tangent - local[:, 2], 98.5)) for axis in (0, 1)]
+        needed = np.percentile(np.abs(local[:, :2]) / tangent - local[:, 2:], 98.5, axis=0)
+        fit = (max(float(needed[0]), 1e-6), max(float(needed[1]), 1e-6))
         reach = max(fit) + local[:, 2]
         front = reach > 1e-3 * max(fit)
         seen = local[front, :2] / reach[front, None]
         shift = np.r_[np.percentile(seen, [1, 99], axis=0).mean(axis=0) * max(fit), 0.0]
         target, local = target + axes @ shift, local - shift
-    return target, (max(fit[0], 1e-6), max(fit[1], 1e-6))
+    return target, fit
 
 
 def pack_scene(scene: CloudScene) -> dict[str, Any]:
