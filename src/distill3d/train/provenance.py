@@ -1,0 +1,108 @@
+"""Where a student comes from: the settings, versions and labels of its run, and the licences that bind it."""
+
+import datetime
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import distill3d
+from distill3d import checkpoints, models
+from distill3d.cache.reader import CacheReader
+from distill3d.files import PathLike
+from distill3d.train.config import DistillConfig
+from distill3d.train.optim import AveragedWeights
+from distill3d.train.parallel import Ranks
+from distill3d.train.resume import plain
+
+STUDENT = "student.safetensors"
+LAST = "student-last.safetensors"
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    return {"distill3d": distill3d.__version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def describe_run(
+    config: DistillConfig,
+    reader: CacheReader,
+    cache_path: PathLike,
+    validation_cache: PathLike | None,
+    identity: dict[str, Any],
+    ranks: Ranks,
+    parameters: int,
+) -> dict[str, Any]:
+    """The content of `config.json`: enough to know, and to repeat, what was done."""
+    return {
+        "settings": plain(config),
+        "versions": versions(),
+        "commit": git_commit(),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cache": {"path": str(cache_path), **identity, "header_fields": reader.header.plain()},
+        "validation_cache": None if validation_cache is None else str(validation_cache),
+        "device": str(ranks.device),
+        "processes": ranks.world,
+        "threads": torch.get_num_threads(),
+        "parameters": parameters,
+    }
+
+
+def save_student(
+    out: Path,
+    student: nn.Module,
+    average: AveragedWeights | None,
+    config: DistillConfig,
+    reader: CacheReader,
+    scores: dict[str, float],
+) -> None:
+    """Write `student.safetensors`: the averaged weights if they are on (then the last ones go to `student-last`).
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    header = reader.header
+    meta = {
+        "licence": header.licence,
+        "licence_chain": licence_chain(config, reader),
+        "teacher": header.teacher,
+        "cache": header.plain(),
+        "training": {"settings": plain(config), "versions": versions(), "commit": git_commit()},
+        "validation": scores,
+    }
+    model_config = models.get(config.student).variant(config.variant)
+    finished = {STUDENT: student} if average is None else {STUDENT: average.model, LAST: student}
+    for name, model in finished.items():
+        checkpoints.save_model(out / name, model, model_name=config.student, config=model_config, meta=meta)
+
+
+def licence_chain(config: DistillConfig, reader: CacheReader) -> list[str]:
+    """In words, everything whose licence the student inherits."""
+    chain = [f"labels of teacher {reader.header.teacher}: {reader.header.licence}"]
+    for what, path in (("encoder", config.pretrained_encoder), ("initial weights", config.initial_weights)):
+        if path is not None:
+            chain.append(f"{what} from {Path(path).name}: see the licence it came with")
+    return chain
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this package runs from, with "+changes" if its source differs; None elsewhere."""
+    source = Path(__file__).resolve().parents[1]
+
+    def ask(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(source), *words], capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    # An installed copy may lie inside somebody's own checkout: only a tracked file makes it ours.
+    if not ask("ls-files", "errors.py"):
+        return None
+    commit = ask("rev-parse", "HEAD")
+    return f"{commit}+changes" if commit and ask("status", "--porcelain", "--", ".") else commit
