@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from distill3d.data.render.cull import RayTiles
-from distill3d.data.render.scene import Scene
+from distill3d.data.render.scene import Scene, per_item
 from distill3d.data.render.shade import (
     albedo,
     ambient_on,
@@ -25,6 +25,8 @@ from distill3d.types import Views
 _TILE = 14
 # A lit point must not be shadowed by the surface it lies on: stop the shadow ray this many metres short of it.
 _SHADOW_MARGIN_M = 2e-3
+# Linear light that is not worth a shadow ray: a third of a step of an 8-bit image at mid grey.
+_DIMMEST = 2e-3
 
 
 def render(
@@ -34,7 +36,7 @@ def render(
     size: tuple[int, int],
     *,
     supersample: bool = False,
-    rays_in_flight: int = 1 << 17,
+    rays_in_flight: int = 1 << 18,
 ) -> Views:
     """Photograph every scene of a batch from its own cameras.
 
@@ -77,7 +79,7 @@ def cast_depth(
     intrinsics: Float[Tensor, "scenes views 3 3"],
     size: tuple[int, int],
     *,
-    rays_in_flight: int = 1 << 17,
+    rays_in_flight: int = 1 << 18,
 ) -> Float[Tensor, "scenes views height width"]:
     """Only the depth of `render`, for choosing cameras."""
     scenes, views = world_from_camera.shape[:2]
@@ -163,15 +165,12 @@ def _colours(
 
     light = ambient_on(scene, index, surface)
     for number in range(scene.light_position.shape[1]):
-        position, strength = scene.light_position[:, number], scene.light_colour[:, number]
-        reach = scene.light_reach[:, number].clamp(min=1e-6)
-        received = light_on(position[index], strength[index], reach[index], surface)
-        lit = (received.sum(dim=1) > 1e-4).view_as(hit) & hit
-        source = position[tiles.scene]
-        to_points = RayTiles(tiles.scene, source, points - source[:, :, None], lit)
-        margin = _SHADOW_MARGIN_M / to_points.direction.square().sum(dim=1).sqrt().clamp(min=_SHADOW_MARGIN_M)
-        dark = blocked(scene, to_points, margin, rays_in_flight=rays_in_flight)
-        visible = _soft_shadow(cameras, dark, hits.primitive)
+        position = scene.light_position[:, number]
+        strength, reach = scene.light_colour[:, number], scene.light_reach[:, number].clamp(min=1e-6)
+        received = light_on(per_item(position, index), per_item(strength, index), per_item(reach, index), surface)
+        lit = (received.amax(dim=1) > _DIMMEST).view_as(hit) & hit
+        dark = _shadow(scene, tiles.scene, points, per_item(position, tiles.scene), lit, rays_in_flight)
+        visible = _soft_rims(cameras, dark, hits.primitive)
         light = light + received * visible.reshape(-1, 1)
 
     emission = scene.emission.flatten()[hits.primitive.flatten()]
@@ -181,7 +180,26 @@ def _colours(
     return torch.stack(channels, dim=1)
 
 
-def _soft_shadow(
+def _shadow(
+    scene: Scene,
+    scene_of_tile: Int[Tensor, " tiles"],
+    points: Float[Tensor, "tiles 3 rays"],
+    source: Float[Tensor, "tiles 3"],
+    lit: Bool[Tensor, "tiles rays"],
+    rays_in_flight: int,
+) -> Bool[Tensor, "tiles rays"]:
+    """Which of the points that face a light are hidden from it; tiles that face away cost nothing."""
+    dark = torch.zeros_like(lit)
+    chosen = lit.any(dim=1).nonzero()[:, 0]
+    direction = points[chosen] - source[chosen, :, None]
+    distance = direction.square().sum(dim=1).sqrt()
+    beams = RayTiles(scene_of_tile[chosen], source[chosen], direction, lit[chosen])
+    margin = _SHADOW_MARGIN_M / distance.clamp(min=_SHADOW_MARGIN_M)
+    dark[chosen] = blocked(scene, beams, margin, rays_in_flight=rays_in_flight)
+    return dark
+
+
+def _soft_rims(
     cameras: _Cameras, dark: Bool[Tensor, "tiles rays"], primitive: Int[Tensor, "tiles rays"]
 ) -> Float[Tensor, "tiles rays"]:
     """Visibility of a light per ray, with rims blurred over a pixel or two of the image."""

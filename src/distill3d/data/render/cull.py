@@ -17,15 +17,17 @@ class RayTiles:
     alive: Bool[Tensor, "tiles rays"] | None = None
     """Rays that matter; `None` means all."""
 
-    def __getitem__(self, index: slice) -> "RayTiles":
+    def __getitem__(self, index: slice | Int[Tensor, " chosen"]) -> "RayTiles":
+        """Some of the tiles."""
         alive = None if self.alive is None else self.alive[index]
         return RayTiles(self.scene[index], self.origin[index], self.direction[index], alive)
 
 
-def frustum_planes(tiles: RayTiles, reach: float) -> Float[Tensor, "tiles 6 4"]:
+def frustum_planes(tiles: RayTiles, reach: float) -> Float[Tensor, "tiles 5 4"]:
     """Half-spaces n.x + d >= 0 that hold every living ray for t in [0, reach]; empty tiles get an impossible one.
 
-    The frustum has its apex in the origin and opens around the tile's mean direction.
+    The frustum has its apex in the origin and opens around the tile's mean direction, so that its four sides also
+    shut out what lies behind; the fifth plane is the far end.
     """
     direction = tiles.direction
     alive = torch.ones_like(direction[:, 0], dtype=torch.bool) if tiles.alive is None else tiles.alive
@@ -49,7 +51,6 @@ def frustum_planes(tiles: RayTiles, reach: float) -> Float[Tensor, "tiles 6 4"]:
             high_x[:, None] * forward - right,
             down - low_y[:, None] * forward,
             high_y[:, None] * forward - down,
-            forward,
             -forward,
         ],
         dim=1,
@@ -57,7 +58,7 @@ def frustum_planes(tiles: RayTiles, reach: float) -> Float[Tensor, "tiles 6 4"]:
     # A bundle that opens wider than about 87 degrees to a side is not a frustum: keep everything for it.
     normals = torch.where(narrow[:, None, None], normals, 0.0)
     offset = -(normals * tiles.origin[:, None]).sum(dim=2) + 1e-4
-    offset[:, 5] += torch.where(narrow & torch.isfinite(farthest), farthest, 1e9)
+    offset[:, 4] += torch.where(narrow & torch.isfinite(farthest), farthest, 1e9)
     offset = torch.where(alive.any(dim=1)[:, None], offset, -torch.inf)
     return torch.cat([normals, offset[:, :, None]], dim=2)
 
@@ -69,14 +70,17 @@ def _bounds(values: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def touched(
-    planes: Float[Tensor, "tiles 6 4"],
-    centre: Float[Tensor, "tiles prims 3"],
-    half_axes: Float[Tensor, "tiles prims 3 3"],
+    planes: Float[Tensor, "tiles 5 4"],
+    scene_of_tile: Int[Tensor, " tiles"],
+    world_from_local: Float[Tensor, "scenes prims 3 4"],
 ) -> Bool[Tensor, "tiles prims"]:
-    """False where a primitive's oriented box lies wholly behind one of the planes (conservative)."""
-    normals, offset = planes[:, :, :3], planes[:, :, 3]
-    distance = normals @ centre.transpose(1, 2) + offset[:, :, None]  # (tiles, planes, prims)
-    tiles, prims = centre.shape[:2]
-    axes = half_axes.permute(0, 2, 3, 1).reshape(tiles, 3, 3 * prims)
-    reach = (normals @ axes).abs_().view(tiles, 6, 3, prims).sum(dim=2)
-    return (distance + reach >= 0).all(dim=1)
+    """False where the oriented box around a primitive lies wholly behind one of the planes (conservative)."""
+    scenes, prims = world_from_local.shape[:2]
+    # Columns: the three half axes (directions) and the centre (a point) of every primitive.
+    columns = torch.cat([world_from_local, world_from_local.new_tensor([0, 0, 0, 1.0]).expand(scenes, prims, 1, 4)], 2)
+    columns = columns.permute(0, 2, 3, 1).reshape(scenes, 4, 4 * prims)
+    # One scene is one matrix product; several must be looked up tile by tile.
+    product = planes @ (columns[0] if scenes == 1 else columns[scene_of_tile])
+    first, second, third, centre = product.view(-1, 5, 4, prims).unbind(dim=2)
+    reach = first.abs_().add_(second.abs_()).add_(third.abs_())
+    return reach.add_(centre).amin(dim=1) >= 0

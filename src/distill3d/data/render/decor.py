@@ -3,7 +3,8 @@
 import math
 import random
 
-from distill3d.data.render.furniture import cloth, darker, paint, wood
+from distill3d.data.render.furniture import cloth, paint, wood
+from distill3d.data.render.palette import shade
 from distill3d.data.render.scene import Colour, Material, SceneBuilder
 
 PICTURES = ("landscape", "circles", "blocks", "portrait")
@@ -33,10 +34,10 @@ def ceiling_lamp(build: SceneBuilder, ceiling: float, shade: Colour, *, drop: fl
 
 def plant(build: SceneBuilder, pot: Colour, leaf: Colour, rng: random.Random, *, height: float = 1.1) -> None:
     """A pot plant with a bunch of long leaves."""
-    build.cylinder((0, 0, 0.15), 0.3, 0.3, Material(colours=(pot, darker(pot, 0.7)), texture="plaster", period=0.5))
+    build.cylinder((0, 0, 0.15), 0.3, 0.3, Material(colours=(pot, shade(pot, 0.7)), texture="plaster", period=0.5))
     build.cylinder((0, 0, 0.31), 0.26, 0.02, paint((0.2, 0.14, 0.1)))
     build.cylinder((0, 0, 0.3 + height * 0.2), 0.035, height * 0.4, paint((0.35, 0.26, 0.16)))
-    green = Material(colours=(leaf, darker(leaf, 1.35), darker(leaf, 0.6)), texture="leaves", period=0.3)
+    green = Material(colours=(leaf, shade(leaf, 1.35), shade(leaf, 0.6)), texture="leaves", period=0.3)
     for number in range(9):
         yaw = number * 137.5 + rng.uniform(-20, 20)
         lift = rng.uniform(15, 65)
@@ -49,9 +50,9 @@ def plant(build: SceneBuilder, pot: Colour, leaf: Colour, rng: random.Random, *,
 
 def bush(build: SceneBuilder, pot: Colour, leaf: Colour, *, height: float = 0.8) -> None:
     """A small round tree in a pot."""
-    build.box((0, 0, 0.14), (0.3, 0.3, 0.28), Material(colours=(pot, darker(pot, 0.8)), texture="plaster", period=0.5))
+    build.box((0, 0, 0.14), (0.3, 0.3, 0.28), Material(colours=(pot, shade(pot, 0.8)), texture="plaster", period=0.5))
     build.cylinder((0, 0, height * 0.45), 0.04, height * 0.5, paint((0.4, 0.3, 0.2)))
-    green = Material(colours=(leaf, darker(leaf, 1.35), darker(leaf, 0.6)), texture="leaves", period=0.35)
+    green = Material(colours=(leaf, shade(leaf, 1.35), shade(leaf, 0.6)), texture="leaves", period=0.35)
     build.ball((0, 0, height * 0.85), (0.5, 0.5, 0.5), green)
     build.ball((0.1, 0.05, height * 1.1), (0.32, 0.32, 0.32), green)
 
@@ -101,7 +102,7 @@ def rug(
 def door(build: SceneBuilder, leaf: Colour, frame: Colour) -> None:
     """A closed door standing in front of a wall at +y."""
     build.box((0, -0.02, 1.03), (0.98, 0.05, 2.1), paint(frame))
-    panels = Material(colours=(darker(leaf, 1.05), darker(leaf, 0.88)), texture="door", period=0)
+    panels = Material(colours=(shade(leaf, 1.05), shade(leaf, 0.88)), texture="door", period=0)
     build.box((0, -0.035, 1.0), (0.84, 0.05, 2.0), panels)
     build.ball((0.34, -0.085, 1.0), (0.06, 0.06, 0.06), paint((0.75, 0.65, 0.35)))
 

@@ -5,31 +5,23 @@ frame, with its front toward -y and its back toward +y (so that `yaw_deg = 0` pu
 Lengths are in metres.
 """
 
-import random
-from collections.abc import Callable
-
+from distill3d.data.render.palette import shade
 from distill3d.data.render.scene import Colour, Material, SceneBuilder
 
 
 def wood(colour: Colour, *, period: float = 0.8) -> Material:
     """Sawn wood of about this colour."""
-    return Material(colours=(darker(colour, 1.12), darker(colour, 0.8)), texture="grain", period=period)
+    return Material(colours=(shade(colour, 1.12), shade(colour, 0.8)), texture="grain", period=period)
 
 
 def cloth(colour: Colour, texture: str = "fabric", second: Colour | None = None, *, period: float = 0.5) -> Material:
     """Upholstery; a second colour for patterns."""
-    return Material(colours=(colour, second or darker(colour, 0.85)), texture=texture, period=period)
+    return Material(colours=(colour, second or shade(colour, 0.85)), texture=texture, period=period)
 
 
 def paint(colour: Colour) -> Material:
     """One plain colour."""
     return Material(colours=(colour,))
-
-
-def darker(colour: Colour, factor: float) -> Colour:
-    """The colour, scaled and kept below white."""
-    red, green, blue = (min(1.0, max(0.0, channel * factor)) for channel in colour)
-    return red, green, blue
 
 
 def table(
@@ -211,5 +203,3 @@ def piano(build: SceneBuilder, body: Material) -> None:
         build.box((x, -0.3, 0.3), (0.08, 0.08, 0.6), body)
     build.box((0, 0.08, 1.215), (1.5, 0.42, 0.03), body)
 
-
-Placer = Callable[[SceneBuilder, random.Random], None]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from distill3d.data.render.primitives import BOX, CYLINDER, ELLIPSOID
@@ -65,6 +65,13 @@ class Scene:
         return Scene(**{item.name: getattr(self, item.name)[index] for item in dataclasses.fields(self)})
 
 
+def per_item(values: Shaped[Tensor, "scenes *rest"], scene: Int[Tensor, " items"]) -> Shaped[Tensor, "items *rest"]:
+    """Look up a property of scenes for items that belong to them; without copies where there is but one scene."""
+    if len(values) == 1:
+        return values.expand(len(scene), *values.shape[1:])
+    return values[scene]
+
+
 def stack_scenes(scenes: Sequence[Scene]) -> Scene:
     """Join batches of scenes into one, padding the shorter lists of primitives, lights and rooms."""
     joined: dict[str, Tensor] = {}
@@ -112,7 +119,7 @@ class SceneBuilder:
     def at(self, x: float, y: float, z: float = 0.0, yaw_deg: float = 0.0) -> Iterator[None]:
         """Everything added inside stands in a frame at (x, y, z), turned about the vertical axis."""
         outer = self._frame
-        self._frame = outer @ _pose(Vector((x, y, z)), yaw_deg)
+        self._frame = outer @ _pose((x, y, z), yaw_deg)
         try:
             yield
         finally:
@@ -148,7 +155,7 @@ class SceneBuilder:
     def light(self, position: Vector, colour: Colour, reach: float = math.inf) -> None:
         """Add a point light of linear RGB strength; an infinite reach makes it a sun."""
         place = self._frame @ np.array([*position, 1.0])
-        self._lights.append((Vector(place[:3]), colour, reach))
+        self._lights.append(((place[0], place[1], place[2]), colour, reach))
 
     def room(self, low: Vector, high: Vector) -> None:
         """Declare the air of a room, whose corners get a little darker."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from distill3d.data.render.primitives import CYLINDER, ELLIPSOID
-from distill3d.data.render.scene import Scene
+from distill3d.data.render.scene import Scene, per_item
 from distill3d.data.render.textures import TextureBank
 
 _DISPLAY_GAMMA = 2.2
@@ -99,15 +99,15 @@ def light_on(
 
 def ambient_on(scene: Scene, index: Int[Tensor, " points"], surface: Surface) -> Float[Tensor, "points 3"]:
     """Ambient light with a direction, darker in the corners of rooms."""
-    toward = (surface.normal * scene.ambient_direction[index]).sum(dim=1)
+    toward = (surface.normal * per_item(scene.ambient_direction, index)).sum(dim=1)
     upward = surface.normal[:, 2]
     shape = 1 + 0.35 * toward + 0.12 * upward
-    return scene.ambient[index] * (shape * _corner_light(scene, index, surface))[:, None]
+    return per_item(scene.ambient, index) * (shape * _corner_light(scene, index, surface))[:, None]
 
 
 def _corner_light(scene: Scene, index: Tensor, surface: Surface) -> Tensor:
     """Share of the ambient light that reaches a point past the planes of its room."""
-    rooms = scene.rooms[index]  # (points, rooms, 2, 3)
+    rooms = per_item(scene.rooms, index)  # (points, rooms, 2, 3)
     above = surface.point[:, None] - rooms[:, :, 0]
     below = rooms[:, :, 1] - surface.point[:, None]
     inside = ((above > -0.02) & (below > -0.02)).all(dim=2)
@@ -123,7 +123,7 @@ def sky_colour(
 ) -> Float[Tensor, "points 3"]:
     """Linear RGB of rays that leave the scene."""
     height = functional.normalize(direction, dim=1)[:, 2]
-    horizon, zenith = scene.sky[index].unbind(dim=1)
+    horizon, zenith = per_item(scene.sky, index).unbind(dim=1)
     sky = torch.lerp(horizon, zenith, height.clamp(0, 1).sqrt()[:, None])
     ground = horizon * horizon.new_tensor([0.45, 0.55, 0.35])
     return torch.where((height < 0)[:, None], ground, sky)

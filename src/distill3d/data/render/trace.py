@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from distill3d.data.render.cull import RayTiles, frustum_planes, touched
-from distill3d.data.render.primitives import EMPTY, INTERVALS
-from distill3d.data.render.scene import Scene
+from distill3d.data.render.primitives import INTERVALS
+from distill3d.data.render.scene import Scene, per_item
 
 
 @dataclass(frozen=True)
@@ -72,25 +72,25 @@ def _walk(scene: Scene, tiles: RayTiles, reach: float) -> Iterator[tuple[Tensor,
 
     A step gives (count, primitive of each of the first `count` tiles, near, far).
     """
-    placement = scene.world_from_local[tiles.scene]
-    candidate = touched(frustum_planes(tiles, reach), placement[..., 3], placement[..., :3])
-    kind = scene.kind[tiles.scene]
+    candidate = touched(frustum_planes(tiles, reach), tiles.scene, scene.world_from_local)
+    kind = per_item(scene.kind, tiles.scene)
     table = scene.local_from_world.flatten(0, 1)
     first = tiles.scene * scene.kind.shape[1]
     for shape in INTERVALS:
-        assert shape != EMPTY
         mine = candidate & (kind == shape)
         lengths = mine.sum(dim=1)
         # Tiles with long lists first, so that step k concerns a prefix; a stable sort keeps results reproducible.
         order = lengths.argsort(descending=True, stable=True)
-        sorted_lengths = lengths[order]
-        longest = int(sorted_lengths[0])
+        longest = int(lengths[order[0]])
         if not longest:
             continue
-        lists = mine[order].to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :longest]
-        counts = (sorted_lengths[:, None] > torch.arange(longest, device=lengths.device)).sum(dim=0).tolist()
+        step = torch.arange(longest, device=lengths.device)
+        counts = (lengths[:, None] > step).sum(dim=0).tolist()
         order = order[: counts[0]]
-        lists = lists[: counts[0]] + first[order, None]
+        # `nonzero` goes tile by tile, so the list of a tile is a run of it; what lies past a run's end is never used.
+        members = mine.nonzero()[:, 1]
+        starts = (lengths.cumsum(0) - lengths)[order]
+        lists = members[(starts[:, None] + step).clamp_(max=len(members) - 1)] + first[order, None]
         yield order, _steps(shape, table, tiles.origin[order], tiles.direction[order], lists, counts)
 
 
