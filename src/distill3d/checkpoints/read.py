@@ -1,0 +1,117 @@
+"""Tensors out of a file, whatever its format, and nothing but tensors: no code of the file is ever run."""
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from distill3d.errors import CheckpointError
+from distill3d.files import PathLike
+
+CONTAINERS = ("state_dict", "model", "teacher", "student", "net")
+"""Where training frameworks keep the weights inside a pickled dictionary."""
+
+
+def read_weights(path: PathLike) -> dict[str, Tensor]:
+    """Every tensor of a .safetensors file or of a PyTorch pickle, under the names of the file, on the CPU.
+
+    Pickles are read with `weights_only`; `argparse.Namespace`, which files of DUNE and DUSt3R carry, is let through.
+
+    Raises:
+        CheckpointError: no such file, truncated, of no known format, a pickle that wants to run code, or no tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}; expected .safetensors, .pth, .pt or .ckpt weights.")
+    if _is_safetensors(path):
+        return _read_safetensors(path)
+    if not _is_pickle(path):
+        raise CheckpointError(
+            f"{path} holds no weights that we can read: neither safetensors nor a PyTorch file, "
+            "or cut off at the start. "
+            "Fetch it again, or check that it is the file you meant."
+        )
+    return _tensors_of(_read_pickle(path), path)
+
+
+def read_metadata(path: PathLike) -> dict[str, str]:
+    """The texts in the header of a .safetensors file; empty for other files.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = Path(path)
+    if not path.is_file() or not _is_safetensors(path):
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise CheckpointError(_damaged(path, error)) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    # Eight bytes of length, then JSON.
+    with path.open("rb") as file:
+        start = file.read(9)
+    return path.suffix == ".safetensors" or (len(start) == 9 and start[8:] == b"{" and start[6:8] == b"\0\0")
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(2)
+    return start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise CheckpointError(_damaged(path, error)) from error
+    return _need_tensors(weights, path)
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise CheckpointError(
+                f"{path} holds more than tensors ({_first_line(error)}); we never run what a file brings along. "
+                "Save its state dict alone, best as .safetensors."
+            ) from error
+        raise CheckpointError(_damaged(path, error)) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:  # what torch raises on truncated archives
+        raise CheckpointError(_damaged(path, error)) from error
+
+
+def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict inside what a pickle held."""
+    for name in CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors.")
+    return _need_tensors({str(name): value for name, value in content.items() if isinstance(value, Tensor)}, path)
+
+
+def _need_tensors(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    if not weights:
+        raise CheckpointError(f"{path} holds no tensors; expected the weights of a network.")
+    return weights
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is damaged or cut off ({_first_line(error)}). Fetch or write it again."
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:160] or type(error).__name__
