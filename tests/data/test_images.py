@@ -119,7 +119,7 @@ def test_upright_photos_and_turned_ones_agree(tmp_path):
     # Orientation 6 asks for a quarter turn clockwise; the stored picture is turned the other way.
     Image.fromarray(np.rot90(picture(30, 40), 1)).save(turned, exif=upright_tag(6))
     images = load_views([upright, turned], SMALL).views.images
-    assert (images[0, 0] - images[0, 1]).abs().max() < 1.5 / 255  # PIL rounds between its two passes
+    assert (images[0, 0] - images[0, 1]).abs().max() < 2.5 / 255  # PIL rounds between its two passes
 
 
 @pytest.mark.parametrize(("name", "count"), [("buddha", 13), ("charuco_desk", 7)])

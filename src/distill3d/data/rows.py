@@ -47,6 +47,11 @@ class ManifestRow:
     """Whether the scene unit is the metre."""
     licence: str = ""
 
+    @property
+    def is_upright(self) -> bool:
+        """Whether the photo is turned upright by EXIF: not where a camera or depth map speaks of stored pixels."""
+        return self.intrinsics is None and self.depth is None
+
 
 @dataclass(frozen=True)
 class Skipped:

@@ -20,7 +20,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from distill3d.data.rows import ManifestRow, Matrix, OnSkip, Skipped, log_skip, natural_key
+from distill3d.data.rows import ManifestRow, Matrix, OnSkip, Skipped, log_skip
+from distill3d.data.walk import scene_name, visible_files
 from distill3d.errors import DataError
 from distill3d.files import PathLike, atomic_write_bytes, read_json, write_json
 
@@ -99,7 +100,7 @@ def write_annotated_scene(
 
 def find_scenes(root: PathLike) -> list[Path]:
     """The annotated scene folders at or below `root`, in natural order."""
-    return sorted((path.parent for path in Path(root).rglob(SCENE_FILE)), key=natural_key)
+    return [path.parent for path in visible_files(root) if path.name == SCENE_FILE]
 
 
 def scan(root: PathLike, *, on_skip: OnSkip = log_skip) -> Iterator[ManifestRow]:
@@ -113,13 +114,12 @@ def scan(root: PathLike, *, on_skip: OnSkip = log_skip) -> Iterator[ManifestRow]
     if not folders:
         raise DataError(f"Found no {SCENE_FILE} in or below {root}, expected annotated scene folders. Check the path.")
     for folder in folders:
-        yield from _scan_scene(folder, root, on_skip)
+        yield from _scan_scene(folder, root, scene_name(folder, root, alone=len(folders) == 1), on_skip)
 
 
-def _scan_scene(folder: Path, root: Path, on_skip: OnSkip) -> Iterator[ManifestRow]:
+def _scan_scene(folder: Path, root: Path, name: str, on_skip: OnSkip) -> Iterator[ManifestRow]:
     scene = read_scene(folder)
     inside = folder.relative_to(root)
-    name = folder.resolve().name if inside == Path() else inside.as_posix()
     for index, frame in enumerate(scene["frames"]):
         image, depth = frame["image"], frame.get("depth")
         missing = [path for path in (image, depth) if path is not None and not (folder / path).is_file()]
@@ -169,6 +169,30 @@ def read_scene(folder: PathLike) -> dict[str, Any]:
     if broken:
         raise DataError(f'{path}: frames {broken[:5]} have no "image", expected the path of a photo in each.')
     return scene
+
+
+def read_depth(path: PathLike, depth_unit: float = 1.0) -> Float[np.ndarray, "height width"]:
+    """Read planar z-depth in scene units, float32, 0 = unknown.
+
+    Raises:
+        DataError: the file is missing, damaged, or neither floats in `.npy` nor 16-bit `.png`.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".npy":
+            stored = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as image:
+                stored = np.asarray(image)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        reason = error if path.exists() else "there is no such file"
+        raise DataError(f"Cannot read the depth map {path}: {reason}. Write the scene again.") from error
+    if stored.ndim != 2 or stored.dtype.kind not in "fui" or stored.dtype.itemsize < 2:
+        raise DataError(
+            f"{path} holds {stored.dtype} of shape {stored.shape}, expected depth as [height, width] of floats or of "
+            "16-bit steps."
+        )
+    return np.asarray(stored * depth_unit, dtype=np.float32)
 
 
 def _frame_size(folder: Path, frame: Mapping[str, Any]) -> tuple[int, int]:

@@ -1,0 +1,231 @@
+import json
+import logging
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from distill3d.data.datasets.annotated import write_annotated_scene
+from distill3d.data.manifest import Manifest, ManifestRow, build_manifest, check_manifest, load_manifest
+from distill3d.errors import DataError, OutputError
+from tests.data.pictures import save_picture
+
+
+def photo_row(scene="s", frame=0, **known):
+    return ManifestRow(
+        dataset="photos", scene=scene, frame=frame, image=f"{scene}/{frame}.png", width=32, height=24, **known
+    )
+
+
+def photo_scenes(root, **counts):
+    for scene, count in counts.items():
+        for index in range(count):
+            save_picture(root / scene / f"frame_{index + 1}.png", seed=index)
+    return root
+
+
+def test_rows_survive_a_round_trip_exactly(tmp_path):
+    rows = [
+        photo_row("room", 0),
+        photo_row(
+            "room",
+            7,
+            intrinsics=((1.1, 0.0, 2.0), (0.0, 1.2, 3.0), (0.0, 0.0, 1.0)),
+            world_from_camera=((1.0, 0, 0, 1 / 3), (0, 1.0, 0, 2), (0, 0, 1.0, 3), (0, 0, 0, 1.0)),
+            depth="room/7.npy",
+            depth_unit=0.001,
+            split="test",
+            is_metric=True,
+            licence="CC0-1.0",
+        ),
+        photo_row("room", 8, video_frame=240),
+    ]
+    Manifest.from_rows(rows, tmp_path).save(tmp_path / "m.parquet")
+    loaded = load_manifest(tmp_path / "m.parquet")
+    assert list(loaded.rows()) == rows
+    assert [loaded.row("room", frame) for frame in (0, 7, 8)] == rows
+    assert loaded.root == tmp_path
+    assert loaded.splits() == {"": 2, "test": 1}
+
+
+def test_scenes_and_frames_come_in_true_numeric_order():
+    rows = [photo_row(scene, frame) for scene in ("room10", "room2", "room1") for frame in (10, 9, 2)]
+    manifest = Manifest.from_rows(rows, ".")
+    assert manifest.scenes() == ("room1", "room2", "room10")
+    assert manifest.frames("room10") == (2, 9, 10)
+    assert len(manifest) == 9
+
+
+def test_a_split_selects_scenes_and_frames():
+    rows = [photo_row("a", 0, split="train"), photo_row("a", 1, split="test"), photo_row("b", 0, split="train")]
+    manifest = Manifest.from_rows(rows, ".")
+    assert manifest.scenes("test") == ("a",)
+    assert manifest.frames("a", "test") == (1,)
+    assert manifest.frames("b", "test") == ()
+
+
+def test_a_frame_listed_twice_is_refused():
+    with pytest.raises(DataError, match="Frame 3 of scene s is listed twice"):
+        Manifest.from_rows([photo_row(frame=3), photo_row(frame=3)], ".")
+
+
+def test_unknown_scenes_and_frames_are_named():
+    manifest = Manifest.from_rows([photo_row("a", 2), photo_row("a", 4)], ".")
+    with pytest.raises(DataError, match="no scene 'x' in the manifest, which has 1: a"):
+        manifest.frames("x")
+    with pytest.raises(DataError, match="no frame 3; it has 2 between 2 and 4"):
+        manifest.row("a", 3)
+
+
+def test_a_folder_of_photos_becomes_one_scene(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "distill3d")
+    folder = photo_scenes(tmp_path, garden=12) / "garden"
+    manifest, skipped = build_manifest(folder)
+    assert skipped == ()
+    assert manifest.scenes() == ("garden",)
+    assert [row.image for row in manifest.rows()] == [f"frame_{number}.png" for number in range(1, 13)]
+    assert manifest.splits() == {"train": 12}
+    assert f"found 12 photos of 1 scene in {folder}" in caplog.text
+
+
+def test_one_broken_photo_among_many_is_left_out_and_the_others_keep_their_numbers(tmp_path):
+    folder = photo_scenes(tmp_path, garden=5) / "garden"
+    (folder / "frame_2.png").write_bytes(b"")
+    manifest, skipped = build_manifest(folder)
+    assert manifest.frames("garden") == (0, 2, 3, 4)
+    assert [(entry.path, "0 bytes" in entry.reason) for entry in skipped] == [("frame_2.png", True)]
+
+
+def test_verify_finds_photos_that_are_cut_short(tmp_path):
+    folder = photo_scenes(tmp_path, garden=3) / "garden"
+    data = (folder / "frame_3.png").read_bytes()
+    (folder / "frame_3.png").write_bytes(data[:-100])
+    assert len(build_manifest(folder)[0]) == 3
+    manifest, skipped = build_manifest(folder, verify=True)
+    assert manifest.frames("garden") == (0, 1)
+    assert "cut short" in skipped[0].reason
+
+
+def test_a_folder_with_only_broken_photos_lists_the_reasons(tmp_path):
+    for index in range(3):
+        (tmp_path / f"{index}.jpg").write_text("no photo")
+    with pytest.raises(DataError, match=r"Found 3 photos of 1 scene .*none can be used(.|\n)*0\.jpg is not a photo"):
+        build_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.0, []), (0.1, [4, 14]), (0.25, [1, 5, 9, 13, 17]), (0.5, None)])
+def test_the_test_split_is_spread_evenly(tmp_path, fraction, expected):
+    folder = photo_scenes(tmp_path, garden=20) / "garden"
+    manifest, _ = build_manifest(folder, test_fraction=fraction)
+    assert manifest.frames("garden", "test") == tuple(range(0, 20, 2) if expected is None else expected)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0])
+def test_an_impossible_test_fraction_is_refused(tmp_path, fraction):
+    with pytest.raises(DataError, match="expected at least 0 and below 1"):
+        build_manifest(tmp_path, test_fraction=fraction)
+
+
+def test_a_source_that_states_its_split_keeps_it(tmp_path):
+    write_annotated_scene(tmp_path / "room", torch.rand(4, 3, 6, 8), split=["train", "test", "", "val"])
+    manifest, _ = build_manifest(tmp_path, test_fraction=0.5)
+    assert [row.split for row in manifest.rows()] == ["train", "test", "train", "val"]
+
+
+def test_building_twice_gives_the_same_bytes(tmp_path):
+    photo_scenes(tmp_path / "data", kitchen=3, yard=2)
+    for name in "ab":
+        build_manifest(tmp_path / "data", test_fraction=0.3)[0].save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_manifest_moves_with_its_photos(tmp_path):
+    photo_scenes(tmp_path / "here/data", kitchen=2)
+    build_manifest(tmp_path / "here/data")[0].save(tmp_path / "here/m.parquet")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    manifest = load_manifest(tmp_path / "there/m.parquet")
+    assert manifest.root == tmp_path / "there/data"
+    assert manifest.path(manifest.row("kitchen", 0).image).is_file()
+
+
+def test_a_manifest_within_its_photos_moves_too(tmp_path):
+    photo_scenes(tmp_path / "data", kitchen=2)
+    build_manifest(tmp_path / "data")[0].save(tmp_path / "data/lists/m.parquet")
+    shutil.move(tmp_path / "data", tmp_path / "moved")
+    assert load_manifest(tmp_path / "moved/lists/m.parquet").root == tmp_path / "moved"
+
+
+def test_a_manifest_far_from_its_photos_takes_another_root(tmp_path):
+    photo_scenes(tmp_path / "data", kitchen=2)
+    path = build_manifest(tmp_path / "data")[0].save(tmp_path / "lists/m.parquet")
+    assert load_manifest(path).root == tmp_path / "data"
+    assert load_manifest(path, root=tmp_path / "copy").root == tmp_path / "copy"
+
+
+def rewrite(path, header=None, drop=()):
+    table = pq.read_table(path).drop_columns(list(drop))
+    metadata = {} if header is None else {b"distill3d.manifest": json.dumps(header).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+@pytest.mark.parametrize(
+    ("header", "drop", "words"),
+    [
+        ({"format": 2, "root": "."}, (), "manifest format 2; this distill3d knows format 1"),
+        (None, (), "no manifest of distill3d"),
+        ({"format": 1, "root": "."}, ("split",), r"lacks the columns \['split'\]"),
+    ],
+)
+def test_a_manifest_of_another_make_is_refused_with_words(tmp_path, header, drop, words):
+    path = Manifest.from_rows([photo_row()], tmp_path).save(tmp_path / "m.parquet")
+    rewrite(path, header, drop)
+    with pytest.raises(DataError, match=words):
+        load_manifest(path)
+
+
+def test_a_missing_or_damaged_manifest_says_so(tmp_path):
+    with pytest.raises(DataError, match=r"There is no manifest at .*distill3d manifest build"):
+        load_manifest(tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("no parquet")
+    with pytest.raises(DataError, match="is no manifest"):
+        load_manifest(tmp_path / "text.parquet")
+
+
+def test_a_manifest_that_cannot_be_written_is_an_output_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        Manifest.from_rows([photo_row()], tmp_path).save(tmp_path / "file/m.parquet")
+
+
+def test_checking_finds_what_is_missing_damaged_or_changed(tmp_path):
+    write_annotated_scene(tmp_path / "room", torch.rand(5, 3, 6, 8), depth=torch.ones(5, 6, 8))
+    manifest, _ = build_manifest(tmp_path)
+    assert check_manifest(manifest) == ()
+    images = tmp_path / "room/images"
+    (images / "000000.png").unlink()
+    (images / "000001.png").write_bytes((images / "000001.png").read_bytes()[:-60])
+    save_picture(images / "000002.png", 9, 9)
+    (tmp_path / "room/depth/000003.npy").write_bytes(b"x")
+    found = check_manifest(manifest)
+    assert [entry.path[-10:] for entry in found] == ["000000.png", "000001.png", "000002.png", "000003.png"]
+    for entry, words in zip(found, ["not exist", "cut short", "the manifest says 8x6", "depth map"], strict=True):
+        assert words in entry.reason
+
+
+def test_the_summary_counts_what_is_known(tmp_path):
+    write_annotated_scene(tmp_path / "a", torch.rand(2, 3, 6, 8), depth=torch.ones(2, 6, 8), licence="CC0-1.0")
+    summary = build_manifest(tmp_path)[0].summary()
+    assert summary["frames"] == summary["with_depth"] == 2
+    assert summary["scenes"] == 1
+    assert summary["with_poses"] == summary["from_video"] == 0
+    assert summary["licences"] == ["CC0-1.0"]
+    assert json.dumps(summary)
+
+
+def test_a_manifest_of_many_frames_is_small(tmp_path):
+    rows = [photo_row(f"scene{index % 10}", index, split="train") for index in range(5000)]
+    path = Manifest.from_rows(rows, tmp_path).save(tmp_path / "m.parquet")
+    assert path.stat().st_size < 60 * 5000
+    assert isinstance(load_manifest(path).table, pa.Table)
