@@ -1,6 +1,7 @@
 """The point cloud of the report: framed, packed for the page, and drawn for where the page cannot."""
 
 import base64
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from distill3d.viewer.maps import confidence_levels, jpeg_uri, ramp, shrink
 from distill3d.viewer.render import look_from, render_pointcloud
 
 FIELD_OF_VIEW_DEG = 45.0
+MIN_FACING = 0.1
+"""Least cosine between a point's normal and the ray of its photo, for the point to be shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +55,12 @@ class Framing:
 
 
 def scene_from_reconstruction(
-    reconstruction: Reconstruction, *, max_points: int = 120_000, seed: int = 0
+    reconstruction: Reconstruction, *, max_points: int = 160_000, seed: int = 0
 ) -> CloudScene:
     """Take what the viewer needs from a reconstruction; above `max_points` an even random choice.
+
+    Points seen at a grazing angle are left out: most are the "flying pixels" that hang between a near and a far
+    surface. The exported files keep them.
 
     Raises:
         OutputError: no kept point, or no cameras.
@@ -64,14 +70,33 @@ def scene_from_reconstruction(
         raise OutputError("the reconstruction has no cameras; expected intrinsics and world_from_camera")
     images = reconstruction.views.images[0].detach().float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()
     height, width = images.shape[1:3]
+    poses = prediction.world_from_camera[0].detach().double().cpu().numpy()
     return CloudScene(
-        cloud=gather_cloud(reconstruction, max_points=max_points, seed=seed),
+        cloud=_without_grazing(gather_cloud(reconstruction, max_points=max_points, seed=seed), poses[:, :3, 3]),
         names=reconstruction.names,
         intrinsics=prediction.intrinsics[0].detach().double().cpu().numpy(),
-        world_from_camera=prediction.world_from_camera[0].detach().double().cpu().numpy(),
+        world_from_camera=poses,
         size=(height, width),
         photos=tuple((images * 255).round().astype(np.uint8)),
     )
+
+
+def _facing(cloud: PointCloud, centers: Float[np.ndarray, "views 3"]) -> Float[np.ndarray, " points"]:
+    """Cosine between each point's normal and the ray back to the camera that saw it."""
+    back = centers[cloud.view] - cloud.points
+    return np.asarray((back * cloud.normal).sum(axis=1) / np.maximum(np.linalg.norm(back, axis=1), 1e-12))
+
+
+def _without_grazing(cloud: PointCloud, centers: Float[np.ndarray, "views 3"]) -> PointCloud:
+    keep = (_facing(cloud, centers) >= MIN_FACING) | (np.abs(cloud.normal).sum(axis=1) == 0)
+    if not keep.any():
+        return cloud
+    return PointCloud(**{field.name: getattr(cloud, field.name)[keep] for field in dataclasses.fields(cloud)})
+
+
+def _spread(facing: np.ndarray) -> Float[np.ndarray, " points"]:
+    """By how much more a pixel covers of a surface that it sees at an angle (tempered, at most twice)."""
+    return np.asarray(1 / np.sqrt(np.maximum(facing, 0.25)))
 
 
 def frame_scene(scene: CloudScene) -> Framing:
@@ -100,7 +125,7 @@ def frame_scene(scene: CloudScene) -> Framing:
         direction=direction,
         fit=fit,
         radius=radius,
-        spacing=1.5 * float(np.sqrt(max(share, 1.0))) / max(focal, 1e-6),
+        spacing=1.35 * float(np.sqrt(max(share, 1.0))) / max(focal, 1e-6),
     )
 
 
@@ -114,12 +139,12 @@ def _fit(
     fit = (0.0, 0.0)
     for _ in range(3):
         # A point at depth w behind the target and x beside it is seen from distance d if |x| <= tangent * (d + w).
-        needed = np.percentile(np.abs(local[:, :2]) / tangent - local[:, 2:], 98.5, axis=0)
+        needed = np.percentile(np.abs(local[:, :2]) / tangent - local[:, 2:], 99.3, axis=0)
         fit = (max(float(needed[0]), 1e-6), max(float(needed[1]), 1e-6))
         reach = max(fit) + local[:, 2]
         front = reach > 1e-3 * max(fit)
         seen = local[front, :2] / reach[front, None]
-        shift = np.r_[np.percentile(seen, [1, 99], axis=0).mean(axis=0) * max(fit), 0.0]
+        shift = np.r_[np.percentile(seen, [0.5, 99.5], axis=0).mean(axis=0) * max(fit), 0.0]
         target, local = target + axes @ shift, local - shift
     return target, fit
 
@@ -185,7 +210,9 @@ def picture_of_scene(
     rotation = framing.display_from_world[:3, :3]
     centers = scene.world_from_camera[:, :3, 3] @ rotation.T
     points = scene.cloud.points.astype(np.float64) @ rotation.T
-    radius = 0.5 * framing.spacing * np.linalg.norm(points - centers[scene.cloud.view], axis=1)
+    distance = np.linalg.norm(points - centers[scene.cloud.view], axis=1)
+    facing = _facing(scene.cloud, scene.world_from_camera[:, :3, 3])
+    radius = 0.5 * framing.spacing * distance * _spread(facing)
     normal = scene.cloud.normal @ rotation.T
     colors = scene.cloud.colors
     if cameras:

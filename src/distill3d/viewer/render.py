@@ -1,4 +1,6 @@
-"""Pictures of point clouds without a GPU: z-buffered discs with eye-dome lighting, in numpy."""
+"""Pictures of point clouds without a GPU: z-buffered discs (surfels) with eye-dome lighting, in numpy."""
+
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -6,6 +8,8 @@ from jaxtyping import Float, Int, UInt8
 from distill3d.errors import OutputError
 
 MAX_RADIUS_PX = 24
+MIN_FACING = 0.3
+"""A disc seen edge-on keeps this share of its width, so that thin surfaces do not vanish."""
 
 
 def look_from(
@@ -38,8 +42,9 @@ def render_pointcloud(
 ) -> UInt8[np.ndarray, "height width channels"]:
     """Draw a cloud to an image of `size` (height, width): RGB over `background`, or RGBA where that is None.
 
-    `radius` is that of a point's disc in world units (at least one pixel is drawn). With `normal`, surfaces that face
-    away are left out (a zero normal stays), so that a room can be looked into from outside. `shading` is the strength
+    `radius` is that of a point's disc in world units (at least one pixel is drawn). With `normal`, discs lie
+    in their surface, and those that face away are left out, so that a room can be looked into from outside; a zero
+    normal means a disc that always faces the camera. `shading` is the strength
     of the eye-dome lighting, 0 for none.
 
     Raises:
@@ -52,8 +57,14 @@ def render_pointcloud(
     eye = world_from_camera[:3, 3]
     local = (points - eye) @ world_from_camera[:3, :3]
     shown = np.isfinite(local).all(axis=1) & (local[:, 2] > 1e-6)
+    facing = np.ones(len(points))
+    across = np.zeros((len(points), 2))  # on the picture, the direction in which a disc is foreshortened
     if normal is not None:
-        shown &= ((eye - points) * normal).sum(axis=1) >= 0
+        turned = normal @ world_from_camera[:3, :3]
+        known = (np.abs(turned).sum(axis=1) > 0) & shown
+        facing[known] = -(local[known] * turned[known]).sum(axis=1) / np.linalg.norm(local[known], axis=1)
+        shown &= facing >= 0
+        across[known] = turned[known, :2] / np.maximum(np.linalg.norm(turned[known, :2], axis=1), 1e-9)[:, None]
     order = np.flatnonzero(shown)
     order = order[np.argsort(-local[order, 2], kind="stable")]  # far to near: the last one written is the nearest
     depth = local[order, 2]
@@ -64,7 +75,10 @@ def render_pointcloud(
     reach = int(np.ceil(discs.max())) if len(discs) else 0
     near = (np.abs(columns - width / 2) < width / 2 + reach) & (np.abs(rows - height / 2) < height / 2 + reach)
     order, depth, discs = order[near], depth[near], discs[near]
-    zbuffer, winner = _splat(rows[near].astype(np.int64), columns[near].astype(np.int64), depth, discs, (height, width))
+    discs_on_picture = _Discs(
+        rows[near].astype(np.int64), columns[near].astype(np.int64), depth, discs, across[order], facing[order]
+    )
+    zbuffer, winner = _splat(discs_on_picture, (height, width))
 
     image = np.zeros((height, width, 4))
     hit = winner >= 0
@@ -86,31 +100,44 @@ def _bytes(values: np.ndarray) -> UInt8[np.ndarray, "height width channels"]:
     return np.asarray((np.clip(values, 0, 1) * 255).round(), dtype=np.uint8)
 
 
+class _Discs(NamedTuple):
+    """Discs as they appear on the picture, sorted from far to near."""
+
+    rows: Int[np.ndarray, " discs"]
+    columns: Int[np.ndarray, " discs"]
+    depth: Float[np.ndarray, " discs"]
+    radius: Float[np.ndarray, " discs"]
+    """Pixels, along the long axis of the ellipse."""
+    across: Float[np.ndarray, "discs 2"]
+    """Unit vector (x, y) of the short axis; zero for a circle."""
+    facing: Float[np.ndarray, " discs"]
+    """Short by long axis: the cosine between normal and viewing ray."""
+
+
 def _splat(
-    rows: Int[np.ndarray, " points"],
-    columns: Int[np.ndarray, " points"],
-    depth: Float[np.ndarray, " points"],
-    discs: Float[np.ndarray, " points"],
-    size: tuple[int, int],
+    discs: _Discs, size: tuple[int, int]
 ) -> tuple[Float[np.ndarray, "height width"], Int[np.ndarray, "height width"]]:
-    """Draw discs sorted from far to near: the depth at every pixel (inf for none) and which disc won it (-1)."""
+    """Draw discs: the depth at every pixel (inf for none) and which disc won it (-1)."""
     height, width = size
     zbuffer = np.full(height * width, np.inf)
     winner = np.full(height * width, -1, dtype=np.int64)
-    reach = int(np.ceil(discs.max())) if len(discs) else 0
-    offsets = [(dy, dx) for dy in range(-reach, reach + 1) for dx in range(-reach, reach + 1)]
-    by_size = np.argsort(discs, kind="stable")
-    sorted_discs = discs[by_size]
-    for dy, dx in sorted(offsets, key=lambda offset: offset[0] ** 2 + offset[1] ** 2):
-        distance = float(np.hypot(dy, dx))
-        # Only the discs that reach this far; sorted again, because the order of writing decides.
-        chosen = np.sort(by_size[np.searchsorted(sorted_discs, distance) :])
-        y, x = rows[chosen] + dy, columns[chosen] + dx
-        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        chosen, pixel = chosen[inside], y[inside] * width + x[inside]
-        nearer = depth[chosen] < zbuffer[pixel]
-        zbuffer[pixel[nearer]] = depth[chosen[nearer]]
-        winner[pixel[nearer]] = chosen[nearer]
+    reach = int(np.ceil(discs.radius.max())) if len(discs.radius) else 0
+    # 1 / ratio^2 - 1, by how much an offset along the short axis counts more; the ellipse keeps some width.
+    flatness = 1 / np.maximum(discs.facing, MIN_FACING) ** 2 - 1
+    by_size = np.argsort(discs.radius, kind="stable")
+    sorted_radius = discs.radius[by_size]
+    for dy in range(-reach, reach + 1):
+        for dx in range(-reach, reach + 1):
+            # Only the discs that reach this far; sorted again, because the order of writing decides.
+            chosen = np.sort(by_size[np.searchsorted(sorted_radius, np.hypot(dy, dx)) :])
+            along = discs.across[chosen, 0] * dx + discs.across[chosen, 1] * dy
+            inside = dx * dx + dy * dy + along**2 * flatness[chosen] <= discs.radius[chosen] ** 2
+            y, x = discs.rows[chosen] + dy, discs.columns[chosen] + dx
+            inside &= (y >= 0) & (y < height) & (x >= 0) & (x < width)
+            chosen, pixel = chosen[inside], y[inside] * width + x[inside]
+            nearer = discs.depth[chosen] < zbuffer[pixel]
+            zbuffer[pixel[nearer]] = discs.depth[chosen[nearer]]
+            winner[pixel[nearer]] = chosen[nearer]
     return zbuffer.reshape(size), winner.reshape(size)
 
 

@@ -5,6 +5,7 @@ import {
   UnsignedIntType, Vector2, WebGLRenderTarget,
 } from "three";
 
+// Every point is a disc that lies in its surface and covers what its pixel saw. viewer/render.py draws the same.
 const POINT_VERTEX = `
 precision highp float;
 uniform mat4 modelViewMatrix, projectionMatrix;
@@ -12,22 +13,33 @@ uniform vec3 eye;
 uniform float scale, size, largest, hideBacks;
 in vec3 position, color, seenFrom, normal;
 out vec3 tint;
+out vec2 across;
+out float flatness;
 void main() {
   tint = color;
   vec4 view = modelViewMatrix * vec4(position, 1.0);
   gl_Position = projectionMatrix * view;
-  // A point covers what its pixel saw, which grows with the distance it was photographed from.
-  gl_PointSize = clamp(size * distance(position, seenFrom) * scale / -view.z, 1.5, largest);
+  float far = distance(position, seenFrom);
+  float seenFacing = dot(normal, seenFrom - position) / max(far, 1e-9);
+  gl_PointSize = clamp(size * far * inversesqrt(max(seenFacing, 0.25)) * scale / -view.z, 2.0, largest);
+  float facing = dot(normalize(eye - position), normal);
   // A surface that faces away would only be in the way; w < 0 puts the point out of sight.
-  if (hideBacks > 0.5 && dot(eye - position, normal) < 0.0) gl_Position.w = -1.0;
+  if (hideBacks > 0.5 && facing < 0.0) gl_Position.w = -1.0;
+  vec3 turned = mat3(modelViewMatrix) * normal;
+  across = length(turned.xy) > 1e-3 ? normalize(turned.xy) : vec2(0.0);
+  float ratio = max(abs(facing), 0.3);
+  flatness = 1.0 / (ratio * ratio) - 1.0;
 }`;
 const POINT_FRAGMENT = `
 precision highp float;
 in vec3 tint;
+in vec2 across;
+in float flatness;
 out vec4 result;
 void main() {
-  vec2 offset = gl_PointCoord - 0.5;
-  if (dot(offset, offset) > 0.25) discard;
+  vec2 offset = vec2(gl_PointCoord.x - 0.5, 0.5 - gl_PointCoord.y);
+  float along = dot(offset, across);
+  if (dot(offset, offset) + along * along * flatness > 0.25) discard;
   result = vec4(tint, 1.0);
 }`;
 

@@ -4254,21 +4254,32 @@ uniform vec3 eye;
 uniform float scale, size, largest, hideBacks;
 in vec3 position, color, seenFrom, normal;
 out vec3 tint;
+out vec2 across;
+out float flatness;
 void main() {
   tint = color;
   vec4 view = modelViewMatrix * vec4(position, 1.0);
   gl_Position = projectionMatrix * view;
-  // A point covers what its pixel saw, which grows with the distance it was photographed from.
-  gl_PointSize = clamp(size * distance(position, seenFrom) * scale / -view.z, 1.5, largest);
+  float far = distance(position, seenFrom);
+  float seenFacing = dot(normal, seenFrom - position) / max(far, 1e-9);
+  gl_PointSize = clamp(size * far * inversesqrt(max(seenFacing, 0.25)) * scale / -view.z, 2.0, largest);
+  float facing = dot(normalize(eye - position), normal);
   // A surface that faces away would only be in the way; w < 0 puts the point out of sight.
-  if (hideBacks > 0.5 && dot(eye - position, normal) < 0.0) gl_Position.w = -1.0;
+  if (hideBacks > 0.5 && facing < 0.0) gl_Position.w = -1.0;
+  vec3 turned = mat3(modelViewMatrix) * normal;
+  across = length(turned.xy) > 1e-3 ? normalize(turned.xy) : vec2(0.0);
+  float ratio = max(abs(facing), 0.3);
+  flatness = 1.0 / (ratio * ratio) - 1.0;
 }`,Mg=`
 precision highp float;
 in vec3 tint;
+in vec2 across;
+in float flatness;
 out vec4 result;
 void main() {
-  vec2 offset = gl_PointCoord - 0.5;
-  if (dot(offset, offset) > 0.25) discard;
+  vec2 offset = vec2(gl_PointCoord.x - 0.5, 0.5 - gl_PointCoord.y);
+  float along = dot(offset, across);
+  if (dot(offset, offset) + along * along * flatness > 0.25) discard;
   result = vec4(tint, 1.0);
 }`;function gh(i){let t=new Oe,e=new Float32Array(i.count*3);for(let r=0;r<i.count;r++)e.set(i.cameras[i.views[r]].center,r*3);t.setAttribute("position",new ye(i.positions,3)),t.setAttribute("color",new ye(i.colors,3,!0)),t.setAttribute("normal",new ye(i.normals,3,!0)),t.setAttribute("seenFrom",new ye(e,3));let n=new ai({vertexShader:Sg,fragmentShader:Mg,glslVersion:Vi,uniforms:{size:{value:i.spacing},scale:{value:1},largest:{value:64},hideBacks:{value:1},eye:{value:null}}}),s=new us(t,n);return s.frustumCulled=!1,s}function _h(i,t){let e=new Tn;return i.cameras.forEach((n,s)=>{let r=new Oe;r.setAttribute("position",new ye(new Float32Array(n.corners.flat()),3)),r.setIndex(i.edges);let[a,o,c]=i.viewColors.subarray(s*3,s*3+3),l=a<<16|o<<8|c;if(e.add(new hs(r,new Di({color:l}))),!n.thumbnail)return;let u=new Oe,[,m,h,p,_]=n.corners;u.setAttribute("position",new ye(new Float32Array([m,h,p,_].flat()),3)),u.setAttribute("uv",new ye(new Float32Array([0,1,1,1,1,0,0,0]),2)),u.setIndex([0,1,2,0,2,3]);let y=new Image,f=new we(y);y.onload=()=>{f.needsUpdate=!0,t()},y.src=n.thumbnail,e.add(new We(u,new Li({map:f,side:tn})))}),e}var bg=`
 in vec3 position;
