@@ -1,0 +1,144 @@
+"""Any network as a teacher: one of the registry, a weights file, or the folder of a training run."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill3d import models
+from distill3d.checkpoints import find_weights, load_model, read_info, weights_hash
+from distill3d.errors import CheckpointError, ConfigError
+from distill3d.teachers import TeacherSpec
+from distill3d.teachers.labels import content_seed, world_from_local
+from distill3d.types import Prediction, Views, collate, map_tensors
+
+
+class NetworkTeacher:
+    """A network that sees all views of a group at once.
+
+    With `align`, each world map is replaced by the nearest similarity of its local map, as in the paper's cache: the
+    two then agree, poses come with them, and the cache keeps only one of them. A network that draws random numbers
+    draws them from the photos and `seed`, so that a rerun gives the same labels.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        name: str,
+        licence: str = "unknown",
+        align: bool = True,
+        seed: int = 0,
+        head_chunk: int | None = None,
+        max_views: int | None = None,
+    ) -> None:
+        self.name = name
+        self.licence = licence
+        self.model = model.eval()
+        self.weights_hash: str | None = weights_hash(model)
+        self._max_views = max_views
+        self._align = align
+        self._seed = seed
+        accepted = inspect.signature(model.forward).parameters
+        self._options = {"head_chunk": head_chunk} if "head_chunk" in accepted else {}
+        # A network whose configuration says that it draws nothing may see a whole batch at once.
+        draws = getattr(getattr(model, "config", None), "view_ids", "random") == "random"
+        self._needs_generator = "generator" in accepted and draws
+
+    def settings(self) -> dict[str, Any]:
+        """Everything besides the weights that decides the labels."""
+        config = getattr(self.model, "config", None)
+        shown = dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isinstance(config, type) else {}
+        return {"align": self._align, "seed": self._seed, "config": shown}
+
+    @torch.no_grad()
+    def predict(self, views: Views) -> Prediction:
+        """Labels in float32, on the device of the views.
+
+        Raises:
+            ConfigError: more views than the network sees at a time.
+        """
+        if self._max_views is not None and views.images.shape[1] > self._max_views:
+            raise ConfigError(
+                f"{self.name} sees {self._max_views} views at a time, a group has {views.images.shape[1]}. "
+                f"Choose groups of {self._max_views}, or another teacher."
+            )
+        parameter = next(self.model.parameters(), None)
+        device = views.images.device if parameter is None else parameter.device
+        images = views.images.to(device)
+        if self._needs_generator:
+            found = collate([self._forward(images[row : row + 1]) for row in range(len(images))])
+        else:
+            found = self.model(images, **self._options)
+        found = map_tensors(found, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
+        if self._align:
+            found = world_from_local(found)
+        return map_tensors(found, lambda tensor: tensor.to(views.images.device))
+
+    def _forward(self, images: torch.Tensor) -> Prediction:
+        generator = torch.Generator().manual_seed(content_seed(images[0], self._seed))
+        found: Prediction = self.model(images, generator=generator, **self._options)
+        return found
+
+
+def teacher_spec(name: str) -> TeacherSpec:
+    """The teacher that a model name, weights file or run folder stands for."""
+    build: Callable[..., NetworkTeacher] = partial(load_network, name)
+    return TeacherSpec(build=build, description=f"the network {name}, with the weights that you give")
+
+
+def load_network(
+    what: str,
+    *,
+    weights: str | Path | None = None,
+    variant: str | None = None,
+    device: torch.device | str = "cpu",
+    licence: str | None = None,
+    align: bool = True,
+    seed: int = 0,
+    head_chunk: int | None = None,
+) -> NetworkTeacher:
+    """Make a teacher of a network.
+
+    Args:
+        what: a model of the registry (then with `weights`), a weights file, or a run folder.
+        weights: a file or run folder, or a hub id.
+        variant: a named configuration, for official weights.
+        device: where it computes.
+        licence: of its weights, if the file does not say.
+        align: see `NetworkTeacher`.
+        seed: of its random numbers.
+        head_chunk: views per pass of the heads, for networks that offer it; bounds the memory.
+
+    Raises:
+        CheckpointError: the weights cannot be found or do not fit, or none are named.
+    """
+    named = what in models.names()
+    source = weights if named else what
+    if source is None:
+        raise CheckpointError(
+            f"The teacher {what!r} needs weights: fresh ones have nothing to teach. Give a file, run folder or hub id."
+        )
+    model = load_model(what, weights, variant, device)
+    info = None
+    if Path(source).exists() and find_weights(source).suffix == ".safetensors":
+        try:
+            info = read_info(source)
+        except CheckpointError:
+            info = None  # official weights say nothing about themselves
+    name = what if named else (info.model if info else Path(what).stem)
+    spec = models.get(name) if name in models.names() else None
+    return NetworkTeacher(
+        model,
+        name=name,
+        licence=licence or (str(info.meta.get("licence", "unknown")) if info else "unknown"),
+        align=align,
+        seed=seed,
+        head_chunk=head_chunk,
+        max_views=2 if spec is not None and spec.views == "pair" else None,
+    )
