@@ -127,7 +127,8 @@ def _poses(rows: list[ManifestRow], world: str) -> Float[Tensor, "1 views 4 4"] 
         return None
     poses = torch.tensor(known, dtype=torch.float64)
     if world == "view0":
-        # In float64: a scene may lie kilometres from its origin. View 0 becomes the identity to the last bit.
+        # A scene may lie kilometres from its origin: move it there first. View 0 becomes the identity to the last bit.
+        poses[:, :3, 3] -= poses[0, :3, 3].clone()
         poses = torch.linalg.inv(poses[0]) @ poses
         poses[0] = torch.eye(4, dtype=torch.float64)
     return poses[None].float()
