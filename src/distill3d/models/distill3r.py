@@ -54,6 +54,8 @@ class Distill3R(nn.Module):
             position_resize=resize,
             mask_token=config.unused_weights,
         )
+        # Without the norm its weights take no gradient; say so, or distributed training waits for them.
+        self.encoder.norm.requires_grad_(config.encoder_norm)
         head_dim = config.fusion_dim // config.fusion_heads
         factor = 1.0 if config.attention_scale == "standard" else math.sqrt(math.log(137) / math.log(20))
         self.fusion = Fusion(
