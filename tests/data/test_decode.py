@@ -57,6 +57,16 @@ def test_sixteen_bit_gray_uses_its_full_range(tmp_path):
     assert (pixels[..., :1] == pixels).all()
 
 
+def test_a_dark_sixteen_bit_photo_stays_dark(tmp_path):
+    Image.fromarray(np.full((4, 4), 200, dtype=np.uint16)).save(tmp_path / "a.png")
+    assert read_photo(tmp_path / "a.png").max() == 1
+
+
+def test_float_photos_are_taken_from_zero_to_one(tmp_path):
+    Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "a.tif")
+    assert (read_photo(tmp_path / "a.tif") == 128).all()
+
+
 def test_sixteen_bit_colour_is_cut_to_eight(tmp_path):
     import cv2
 

@@ -118,6 +118,12 @@ def test_a_path_with_nothing_to_use_says_what_is_there(tmp_path):
         find_source(tmp_path / "a.txt")
 
 
+def test_a_folder_that_may_not_be_read_is_not_called_empty(tmp_path, monkeypatch):
+    monkeypatch.setattr("distill3d.data.sources.os.access", lambda path, mode: False)
+    with pytest.raises(DataError, match=r"may not be read: permission denied"):
+        find_source(tmp_path)
+
+
 def test_photos_of_a_place_are_loaded_in_natural_order(tmp_path):
     loaded = load_source(photos(tmp_path, 12), SMALL)
     assert loaded.names == tuple(f"{number}.jpg" for number in range(1, 13))

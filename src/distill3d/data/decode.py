@@ -139,8 +139,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _from_deep(np.asarray(image)).convert("RGB")
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layered = image.convert("RGBA")
         ground = Image.new("RGBA", layered.size, "white")
@@ -148,14 +148,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_deep(values: np.ndarray) -> Image.Image:
-    """Gray of more than 8 bits: 16-bit integers by their full range, floats as [0, 1] (or [0, 255] if larger)."""
+def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
+    """Gray of more than 8 bits: 16-bit integers by their full range, floats as [0, 1], or [0, 255] if any is larger."""
     values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
-    if values.max(initial=0) > 255:
+    largest = values.max(initial=0)
+    if mode == "F":
+        values = values * (255 if largest <= 1 else 1)
+    elif mode != "I" or largest > 255:  # "I" is 32 bits wide and may hold anything
         values = values / 257
-    elif values.max(initial=0) <= 1:
-        values = values * 255
-    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    return values.round().clip(0, 255).astype(np.uint8)
 
 
 def _unreadable(path: Path, error: BaseException) -> DataError:

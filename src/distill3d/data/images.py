@@ -51,6 +51,7 @@ def load_views(
     Raises:
         DataError: too few photos are left; the message lists what was found and why it could not be used.
     """
+    at_least = max(at_least, 1)
     files = [Path(path) for path in paths]
     sizes: dict[int, Size] = {}
     decoded: dict[int, UInt8[np.ndarray, "height width 3"]] = {}

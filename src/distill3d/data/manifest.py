@@ -1,5 +1,6 @@
 """Manifests: built from whatever lies at a path, checked against it, saved and loaded."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from distill3d.data.table import load_manifest as load_manifest
 from distill3d.errors import DataError
 from distill3d.files import PathLike
 from distill3d.progress import track
+
+logger = logging.getLogger(__name__)
 
 
 def build_manifest(
@@ -89,6 +92,8 @@ def _find_problem(row: ManifestRow, root: Path) -> str | None:
 
 def _fill_splits(rows: list[ManifestRow], test_fraction: float) -> list[ManifestRow]:
     if any(row.split for row in rows):
+        if test_fraction:
+            logger.info("test_fraction is left aside: the scenes say themselves which frames are for testing")
         return [row if row.split else replace(row, split="train") for row in rows]
     counts: dict[str, int] = {}
     filled = []

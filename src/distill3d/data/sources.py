@@ -1,6 +1,7 @@
 """Finding out what a path holds: photos, scenes of photos, a video, or annotated scenes."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,7 +68,11 @@ def find_source(path: PathLike) -> Source:
     """
     path = Path(path)
     if not path.exists():
-        raise DataError(f"{path} does not exist; expected a folder of photos, a folder of scenes or a video. Check it.")
+        raise DataError(
+            f"{path} does not exist; expected a folder of photos, a folder of scenes or a video. Check the path."
+        )
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise DataError(f"{path} may not be read: permission denied. Change its permissions.")
     root = path.parent if path.is_file() else path
     if path.name == annotated.SCENE_FILE:
         return find_source(root)
