@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from distill3d.viewer.records import Curve, CurvePanel
 
-WIDTH, HEIGHT = 460, 280
+WIDTH, HEIGHT = 400, 250
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40
 NUM_COLORS = 6
 MAX_POINTS = 500

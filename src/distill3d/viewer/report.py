@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ def render_report(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     figures = [draw_panel(panel) for panel in data.panels]
+    kinds: tuple[Kind, ...] = ("depth", "error", "confidence")
     return environment.get_template("report.html.j2").render(
         data=data,
         paragraphs=[part.strip() for part in data.summary.split("\n\n") if part.strip()],
@@ -52,7 +53,9 @@ def render_report(data: ReportData) -> str:
         views=[_view(row, data.error_limit) for row in data.views],
         panels=[figure for figure in figures if figure is not None],
         facts=[group for group in data.facts if group.facts],
-        bars={kind: color_bar_uri(kind) for kind in ("depth", "error", "confidence")} if data.views else {},
+        bars={kind: color_bar_uri(kind) for kind in ("depth", "error", "confidence")}
+        if data.views or data.cloud
+        else {},
         version=distill3d.__version__,
     )
 
@@ -121,17 +124,16 @@ def _best(table: ScoreTable, name: str, better: str | None, digits: int) -> str 
 def _view(row: ViewRow, error_limit: float) -> dict[str, Any]:
     """Paint the maps of one view; a kind of map without any known value is left out."""
     depth_bounds = shared_range(row.depth.values())
-    sources = list(dict.fromkeys([*row.depth, *row.error, *row.confidence]))
     strips = []
     if depth_bounds is not None:
         cells = {name: _map(values, depth_bounds, "depth", valid=usable(values)) for name, values in row.depth.items()}
-        strips.append(_strip("depth", "Depth", sources, cells, *_ends(depth_bounds)))
+        strips.append(_strip("depth", "Depth", cells, *_ends(depth_bounds)))
     if any(np.isfinite(values).any() for values in row.error.values()):
         cells = {
             name: _map(values, (0.0, error_limit), "error") | {"note": _mean_error(values)}
             for name, values in row.error.items()
         }
-        strips.append(_strip("error", "Relative depth error", sources, cells, "0", f"≥ {error_limit:.0%}"))
+        strips.append(_strip("error", "Relative depth error", cells, "0", f"≥ {error_limit:.0%}"))
     confidence = {name: (values, shared_range([values])) for name, values in row.confidence.items()}
     if any(bounds is not None for _, bounds in confidence.values()):
         cells = {
@@ -139,12 +141,14 @@ def _view(row: ViewRow, error_limit: float) -> dict[str, Any]:
             | {"note": "" if bounds is None else " to ".join(_ends(bounds))}
             for name, (values, bounds) in confidence.items()
         }
-        strips.append(_strip("confidence", "Confidence (log)", sources, cells, "low", "high"))
+        strips.append(_strip("confidence", "Confidence (log)", cells, "low", "high"))
     photo = None
     if row.photo is not None:
         small = shrink(row.photo, PHOTO_SIDE)
         photo = {"uri": jpeg_uri(small), "width": small.shape[1], "height": small.shape[0]}
-    return {"name": row.name, "note": row.note, "photo": photo, "sources": sources, "strips": strips}
+    # The photo and the first strip share a row, which gives the columns of the others too.
+    columns = max([1 + len(strips[0]["cells"]), *(len(strip["cells"]) for strip in strips)]) if strips else 1
+    return {"name": row.name, "note": row.note, "photo": photo, "strips": strips, "columns": columns}
 
 
 def _map(
@@ -160,11 +164,8 @@ def _map(
     return {"uri": uri, "width": width, "height": height, "note": ""}
 
 
-def _strip(
-    kind: Kind, title: str, sources: Sequence[str], cells: Mapping[str, dict[str, Any]], low: str, high: str
-) -> dict[str, Any]:
-    """Arrange one kind of map in the order of the sources, with None where a source lacks it."""
-    return {"kind": kind, "title": title, "cells": [cells.get(name) for name in sources], "low": low, "high": high}
+def _strip(kind: Kind, title: str, cells: Mapping[str, dict[str, Any]], low: str, high: str) -> dict[str, Any]:
+    return {"kind": kind, "title": title, "cells": dict(cells), "low": low, "high": high}
 
 
 def _ends(bounds: tuple[float, float]) -> tuple[str, str]:

@@ -115,15 +115,22 @@ function start(host) {
   on("color", "change", (input) => {
     points.geometry.attributes.color.array = paint(cloud, input.value);
     points.geometry.attributes.color.needsUpdate = true;
+    if (legend) legend.hidden = input.value !== "confidence";
   });
   on("cameras", "change", (input) => { cameras.visible = input.checked; });
+  const legend = host.closest("[data-viewer]").querySelector("[data-legend]");
   on("backs", "change", (input) => { points.material.uniforms.hideBacks.value = input.checked ? 1 : 0; });
   on("spin", "change", (input) => { controls.autoRotate = input.checked; });
-  on("from", "change", (input) => { if (input.value === "") overview(); else lookFrom(Number(input.value)); });
+  on("from", "change", (input) => {
+    const index = input.value === "" ? null : Number(input.value);
+    cameras.visible = index === null && (control("cameras")?.checked ?? true); // else a photo would hide the cloud
+    if (index === null) overview(); else lookFrom(index);
+  });
   on("reset", "click", reset);
 
   function reset() {
     if (control("from")) control("from").value = "";
+    cameras.visible = control("cameras")?.checked ?? true;
     overview();
   }
 
