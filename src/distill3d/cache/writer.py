@@ -14,7 +14,7 @@ from distill3d.cache import format as layout
 from distill3d.cache.codec import Codec, Encoded, get_codec
 from distill3d.cache.commit import CommitLog, write_all
 from distill3d.cache.format import CacheHeader
-from distill3d.cache.index import SampleEntry
+from distill3d.cache.index import SampleEntry, read_committed
 from distill3d.cache.lock import WriterLock
 from distill3d.cache.record import image_to_png, split_sample
 from distill3d.errors import CacheError, OutputError
@@ -74,9 +74,14 @@ class CacheWriter:
                 raise OutputError(f"{self.path} holds other files ({foreign[0]}, ...); choose an empty or new folder")
             layout.write_header(self.path, self.header)
             return
+        found = layout.read_header(self.path)
+        if not len(read_committed(self.path)):  # nothing in it to lose or to mix with
+            (self.path / layout.FAILURES_NAME).unlink(missing_ok=True)
+            layout.write_header(self.path, self.header)
+            return
         if not resume:
             raise CacheError(f"{self.path} already holds a cache. Resume it, or choose another output folder.")
-        layout.require_same_header(self.path, layout.read_header(self.path), self.header)
+        layout.require_same_header(self.path, found, self.header)
 
     @property
     def num_bytes(self) -> int:

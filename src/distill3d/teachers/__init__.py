@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "distill3d.teachers"
 """Other packages add teachers under this group: name = "package.module:TEACHER"."""
-_NO_TEACHERS = ("labels", "noise", "run", "zoo")
+_NO_TEACHERS = ("labels", "mask", "noise", "run", "zoo")
 
 
 @runtime_checkable

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 BASE, EDGE, DISTANCE = 0.015, 0.05, 0.01
 BRIGHT, OUTWARD = 0.30, 0.36
-BRIGHT_SHARE = 0.19
+BRIGHT_SHARE = 0.185
 """Share of the usable pixels that counts as bright."""
 BRIGHT_RAMP = 0.03
 """Luminance over which a region goes from normal to bright."""
-FULL_EDGE = 0.10
+FULL_EDGE = 0.30
 """Relative step in depth between neighbours from which an edge counts in full."""
 CONFIDENCE_GAIN, CONFIDENCE_NOISE = 0.15, 0.2
 
