@@ -122,20 +122,20 @@ def test_a_split_without_frames_says_so(policy):
 
 def test_nearby_takes_the_nearest_cameras_that_look_the_same_way():
     manifest = make_manifest(poses=along_a_line(12, turned=(5,)), a=12)
-    groups = nearby(manifest, 3, count=12, spread=1.0)
+    groups = nearby(manifest, 3, count=12, reach=0)
     by_anchor = {group.frames[0]: set(group.frames[1:]) for group in groups}
     assert by_anchor[40] == {30, 20}  # 5 stands as near as 3, but looks back
     assert by_anchor[0] == {10, 20}
 
 
-def test_a_wider_spread_draws_from_more_neighbours():
+def test_a_longer_reach_draws_from_more_neighbours():
     manifest = make_manifest(poses=along_a_line(30), a=30)
 
-    def reach(spread):
-        groups = nearby(manifest, 4, count=40, spread=spread)
+    def width(reach):
+        groups = nearby(manifest, 4, count=40, reach=reach)
         return np.mean([max(group.frames) - min(group.frames) for group in groups])
 
-    assert reach(1.0) < reach(2.0) < reach(6.0)
+    assert width(0) < width(0.8) < width(2.0)
 
 
 def test_nearby_needs_poses():
@@ -150,7 +150,7 @@ def test_cameras_on_one_spot_are_told_apart_by_direction():
         turn = np.radians(degrees)
         pose[:3, :3] = [[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]]
         poses.append(tuple(map(tuple, pose.tolist())))
-    groups = nearby(make_manifest(poses=poses, a=5), 2, count=5, spread=1.0)
+    groups = nearby(make_manifest(poses=poses, a=5), 2, count=5, reach=0)
     assert {frozenset(group.frames) for group in groups} == {
         frozenset({0, 10}),
         frozenset({10, 20}),
@@ -163,7 +163,7 @@ def test_cameras_on_one_spot_are_told_apart_by_direction():
     [
         (lambda manifest: contiguous(manifest, 1), "group of 1 views"),
         (lambda manifest: strided(manifest, 3, stride=0), "stride between views is 0"),
-        (lambda manifest: nearby(manifest, 3, count=1, spread=0.5), "spread is 0.5"),
+        (lambda manifest: nearby(manifest, 3, count=1, reach=-1), "reach is -1"),
     ],
 )
 def test_impossible_sizes_are_refused(call, words):

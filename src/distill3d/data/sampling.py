@@ -117,7 +117,7 @@ def nearby(
     count: int,
     seed: int = 0,
     split: str | None = None,
-    spread: float = 2.0,
+    reach: float = 1.2,
     angle_weight: float = 1.0,
 ) -> list[ViewGroup]:
     """A random frame first, then frames whose cameras stand near it and look the same way.
@@ -131,14 +131,15 @@ def nearby(
         count: number of groups; fewer where there are not so many different ones.
         seed: for all draws.
         split: only frames of this split; all if `None`.
-        spread: the others are drawn from the `spread * (size - 1)` nearest frames; 1 takes exactly the nearest.
+        reach: the others are drawn from the frames whose nearness is at most this, or are the nearest ones where those
+            are too few; 0 takes exactly the nearest.
         angle_weight: see above; 0 looks at positions alone.
 
     Raises:
-        DataError: `size` is below 2, `spread` below 1, or no scene has two frames with poses.
+        DataError: `size` is below 2, `reach` below 0, or no scene has two frames with poses.
     """
-    if spread < 1:
-        raise DataError(f"spread is {spread}, expected at least 1 (only the nearest views).")
+    if reach < 0:
+        raise DataError(f"reach is {reach}, expected at least 0 (only the nearest views).")
     scenes = []
     costs: dict[str, np.ndarray] = {}
     for scene, frames in _usable_scenes(manifest, size, split):
@@ -156,8 +157,9 @@ def nearby(
     def choose(scene: str, frames: tuple[int, ...], generator: random.Random) -> tuple[int, ...]:
         anchor = generator.randrange(len(frames))
         others = min(size, len(frames)) - 1
-        ranked = [index for index in np.argsort(costs[scene][anchor], kind="stable").tolist() if index != anchor]
-        pool = ranked[: math.ceil(others * spread)]
+        cost = costs[scene][anchor]
+        ranked = [index for index in np.argsort(cost, kind="stable").tolist() if index != anchor]
+        pool = ranked[: max(others, sum(cost[index] <= reach for index in ranked))]
         return tuple(frames[index] for index in (anchor, *generator.sample(pool, others)))
 
     return _take_turns(scenes, count, seed, choose)
