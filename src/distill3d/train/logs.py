@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from distill3d.files import atomic_write_bytes, output_errors
 
@@ -54,7 +54,7 @@ class RunLog:
             with Image.open(path) as image:
                 self._board.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(

@@ -109,7 +109,7 @@ def train(
         if state is None:
             load_initial_weights(student, config)
             if config.mean_map_start and config.initial_weights is None:
-                start_at_mean(student, batches)
+                start_at_mean(student, batches, normalise=config.loss.normalise)
         student.to(ranks.device).train()
         optimizer = Optimizer(student, config.optim, config.steps)
         average = AveragedWeights(student, config.optim.ema_decay) if config.optim.ema_decay is not None else None
@@ -287,7 +287,7 @@ def _due(done: int, every: int, steps: int, *, last: bool = False) -> bool:
 
 def _advice(step: int, keys: tuple[str, ...]) -> str:
     return (
-        f"The loss or its gradient was not finite {MOST_SKIPS} times in a row, up to step {step} "
-        f"(samples {', '.join(keys)}). Try a lower optim.lr, a longer optim.warmup_steps, a smaller optim.clip_norm or precision fp32, "
-        "and look at the cache with `distill3d cache check`. The last checkpoint is still good."
+        f"The loss or its gradient was not finite {MOST_SKIPS} times in a row, up to step {step} (samples "
+        f"{', '.join(keys)}). Try a lower optim.lr, a longer optim.warmup_steps, a smaller optim.clip_norm or "
+        "precision fp32, and look at the cache with `distill3d cache check`. The last checkpoint is still good."
     )

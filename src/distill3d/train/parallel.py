@@ -84,7 +84,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     if name.split(":")[0] not in here:
         raise ConfigError(f"device is {name}, but this machine has {' and '.join(here)}. Set device to auto.")
     device = torch.device(name)
-    if device.type != "cpu" and device.index is None:
+    if device.type != "cpu" and ":" not in name:
         device = torch.device(device.type, local_rank)
     return device
 

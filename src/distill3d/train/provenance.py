@@ -12,6 +12,7 @@ from torch import nn
 import distill3d
 from distill3d import checkpoints, models
 from distill3d.cache.reader import CacheReader
+from distill3d.errors import CheckpointError
 from distill3d.files import PathLike
 from distill3d.train.config import DistillConfig
 from distill3d.train.optim import AveragedWeights
@@ -82,10 +83,19 @@ def save_student(
 def licence_chain(config: DistillConfig, reader: CacheReader) -> list[str]:
     """In words, everything whose licence the student inherits."""
     chain = [f"labels of teacher {reader.header.teacher}: {reader.header.licence}"]
-    for what, path in (("encoder", config.pretrained_encoder), ("initial weights", config.initial_weights)):
-        if path is not None:
-            chain.append(f"{what} from {Path(path).name}: see the licence it came with")
+    if config.pretrained_encoder is not None:
+        known = ", ".join(f"{name}: {licence}" for name, licence in models.get(config.student).licences.items())
+        chain.append(f"encoder from {Path(config.pretrained_encoder).name}: that of its weights ({known or 'unknown'})")
+    if config.initial_weights is not None:
+        chain.append(f"initial weights from {Path(config.initial_weights).name}: {_licence_of(config.initial_weights)}")
     return chain
+
+
+def _licence_of(weights: str) -> str:
+    try:
+        return str(checkpoints.read_info(weights).meta.get("licence", "unknown"))
+    except CheckpointError:
+        return "that of its official weights"
 
 
 def git_commit() -> str | None:

@@ -85,6 +85,7 @@ def demo() -> DistillConfig:
             min_lr_ratio=0.01,
             clip_norm=1.0,
         ),
+        loss=DistillLossConfig(weight_form="balanced"),
         data=SamplingConfig(reference="random", color_jitter=0.1),
         validation=ValidationConfig(every_steps=400, groups=12, pictures=2),
         checkpoint=CheckpointConfig(every_steps=0, every_seconds=30.0, keep=2),

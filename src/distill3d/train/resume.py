@@ -144,7 +144,7 @@ def require_same_run(state: RunState, config: DistillConfig, cache: Mapping[str,
     """Refuse to go on with other settings or another cache than the checkpoint's.
 
     Free to change are the settings in `FREE`; `accumulation` together with the number of processes, as long as a step
-    has as many samples; and `steps` where the rate is constant (`optim.min_lr_ratio` 1): elsewhere it bends the schedule.
+    has as many samples; and `steps` where the rate is constant (`optim.min_lr_ratio` 1): else it bends the schedule.
 
     Raises:
         ConfigError: names every difference, what the checkpoint has and what was asked for.

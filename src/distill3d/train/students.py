@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -19,6 +20,8 @@ from distill3d.train.config import DistillConfig
 from distill3d.train.order import seed_of
 from distill3d.train.samples import CachedBatches
 from distill3d.types import Prediction, map_tensors
+
+logger = logging.getLogger(__name__)
 
 MEAN_BATCHES = 64
 """At most so many batches are averaged for the start at the mean map."""
@@ -55,6 +58,12 @@ def load_initial_weights(student: nn.Module, config: DistillConfig) -> None:
     if config.initial_weights is not None:
         loaded = checkpoints.load_model(config.student, weights=config.initial_weights, variant=config.variant)
         checkpoints.load_strict(student, loaded.state_dict(), source=config.initial_weights)
+    if config.pretrained_encoder is not None:
+        encoder = getattr(student, "encoder", None)
+        if not isinstance(encoder, nn.Module):
+            raise ConfigError(f"{config.student} has no encoder of its own. Leave pretrained_encoder away.")
+        family = checkpoints.load_encoder(encoder, config.pretrained_encoder)
+        logger.info("the encoder starts from %s (%s)", config.pretrained_encoder, family)
 
 
 def predict(
@@ -75,8 +84,10 @@ def predict(
     return map_tensors(prediction, lambda value: value.float() if value.is_floating_point() else value)
 
 
-def start_at_mean(student: nn.Module, batches: CachedBatches) -> None:
+def start_at_mean(student: nn.Module, batches: CachedBatches, *, normalise: bool = True) -> None:
     """Let a fresh network begin by predicting the mean of its labels, as far as its heads can.
+
+    With `normalise` each label is brought to size 1 first, as a loss that ignores the scale does.
 
     Raises:
         ConfigError: the network has no such start, or the images differ in size.
@@ -85,7 +96,7 @@ def start_at_mean(student: nn.Module, batches: CachedBatches) -> None:
 
     if not isinstance(student, Distill3R):
         raise ConfigError(f"{type(student).__name__} has no start at the mean map. Set mean_map_start to False.")
-    world, log_depth, slope, log_confidence = _mean_labels(batches)
+    world, log_depth, slope, log_confidence = _mean_labels(batches, normalise)
     initialise_heads_(
         student,
         mean_world=world,
@@ -95,8 +106,8 @@ def start_at_mean(student: nn.Module, batches: CachedBatches) -> None:
     )
 
 
-def _mean_labels(batches: CachedBatches) -> tuple[Tensor, Tensor, float, float]:
-    """Mean world map and log-depth (of size 1 on average), tangent of half the angle of view, log(confidence - 1)."""
+def _mean_labels(batches: CachedBatches, normalise: bool) -> tuple[Tensor, Tensor, float, float]:
+    """Mean world map and log-depth, tangent of half the angle of view, log(confidence - 1)."""
     world_sum = log_sum = count = torch.zeros(())
     over = under = 0.0
     confidences: list[float] = []
@@ -108,13 +119,14 @@ def _mean_labels(batches: CachedBatches) -> tuple[Tensor, Tensor, float, float]:
         if number and world.shape[2:4] != log_sum.shape:
             raise ConfigError("The images of the cache differ in size. Set mean_map_start to False.")
         valid = batch.valid & (local[..., 2] > 0)
-        world, _ = normalize_pointmaps(world, valid, "sample")
-        local, _ = normalize_pointmaps(local, valid, "view")
+        if normalise:
+            world, _ = normalize_pointmaps(world, valid, "sample")
+            local, _ = normalize_pointmaps(local, valid, "view")
         safe = torch.where(valid[..., None], local, torch.ones(()))
         world_sum = world_sum + torch.where(valid[..., None], world, 0.0).sum(dim=(0, 1))
         log_sum = log_sum + safe[..., 2].log().masked_fill(~valid, 0.0).sum(dim=(0, 1))
         count = count + valid.sum(dim=(0, 1))
-        grid = ray_grid(*local.shape[2:4], local.device)
+        grid = ray_grid(*local.shape[2:4])
         slopes = safe[..., :2] / safe[..., 2:]
         over += float((slopes * grid)[valid].sum())
         under += float(grid.square().expand_as(slopes)[valid].sum())

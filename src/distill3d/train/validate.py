@@ -28,7 +28,7 @@ class Validation:
     """Scores, and the pictures that were drawn."""
 
     scores: dict[str, float]
-    """Mean loss and its terms; against the teacher `depth_rel` (each view scaled by medians) and median `rotation_deg`."""
+    """Mean loss and terms; against the teacher `depth_rel` (medians of a view matched) and median `rotation_deg`."""
     pictures: list[Path] = field(default_factory=list)
 
 

@@ -1,0 +1,28 @@
+"""A run in a process of its own, for tests that kill it or start several: CACHE OUT SETTINGS-AS-JSON."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from distill3d.train.config import CheckpointConfig, OptimConfig, SamplingConfig
+from distill3d.train.loop import train
+from tests.train.helpers import tiny_config
+
+PARTS = {"optim": OptimConfig, "data": SamplingConfig, "checkpoint": CheckpointConfig}
+
+
+def config_from(changes):
+    return tiny_config(**{name: PARTS[name](**value) if name in PARTS else value for name, value in changes.items()})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    cache, out, settings = sys.argv[1:4]
+    try:
+        train(config_from(json.loads(settings)), cache, out)
+    except KeyboardInterrupt:
+        sys.exit(130)
