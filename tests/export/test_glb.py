@@ -37,6 +37,8 @@ def test_trimesh_opens_it_upright_with_all_points(room, tmp_path):
     transform, name = scene.graph[node]
     np.testing.assert_allclose(transform, matrix, atol=1e-6)
     np.testing.assert_array_equal(np.asarray(scene.geometry[name].vertices, dtype=np.float32), cloud.points)
+    linear = (linear_colors(cloud.colors) * 255).round()
+    np.testing.assert_allclose(np.asarray(scene.geometry[name].colors)[:, :3], linear, atol=1)
     # The floor (y = 1.3 below the cameras' -0.3 in the room) lies below the cameras once it is upright.
     upright = cloud.points @ matrix[:3, :3].T
     cameras = room.prediction.world_from_camera[0, :, :3, 3].numpy() @ matrix[:3, :3].T
@@ -50,10 +52,9 @@ def test_colours_are_linear_and_come_back_as_the_photo(room, tmp_path):
     accessor = document["accessors"][attributes["COLOR_0"]]
     view = document["bufferViews"][accessor["bufferView"]]
     raw = body[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
-    linear = np.frombuffer(raw, "<u2").reshape(-1, 4)[:, :3] / 65535
+    linear = np.frombuffer(raw, "<f4").reshape(-1, 3)
     srgb = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
     np.testing.assert_array_equal((srgb * 255).round().astype(np.uint8), gather_cloud(room).colors)
-    assert accessor["normalized"] is True
     assert "KHR_materials_unlit" in document["extensionsUsed"]
 
 

@@ -1,7 +1,8 @@
 """Point cloud and cameras as one GLB (binary glTF 2.0) that opens upright.
 
-Written by hand rather than through trimesh: glTF wants *linear* vertex colours, which need 16 bits to hold a photo
-without bands in its shadows, and unlit materials, so that viewers show the photo's colours and not their own lamps.
+Written by hand rather than through trimesh: glTF wants *linear* vertex colours, which need more than 8 bits to hold a
+photo without bands in its shadows (float32 here: normalised 16 bits would be smaller, but trimesh misreads them), and
+unlit materials, so that viewers show the photo's colours and not their own lamps.
 """
 
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt16
+from jaxtyping import Float, UInt8
 
 from distill3d.errors import OutputError
 from distill3d.export.cloud import gather_cloud
@@ -20,16 +21,15 @@ from distill3d.files import atomic_write_bytes
 from distill3d.types import Reconstruction
 
 POINTS, LINES = 0, 1  # primitive modes
-FLOAT, USHORT, UINT = 5126, 5123, 5125  # component types
+FLOAT, UINT = 5126, 5125  # component types
 ARRAY_BUFFER, ELEMENT_BUFFER = 34962, 34963
 
 
-def linear_colors(srgb: np.ndarray) -> UInt16[np.ndarray, "points 4"]:
-    """Turn 8-bit sRGB into glTF's 16-bit linear RGBA (opaque)."""
+def linear_colors(srgb: UInt8[np.ndarray, "points 3"]) -> Float[np.ndarray, "points 3"]:
+    """Turn 8-bit sRGB into glTF's linear RGB, float32 in [0, 1]."""
     value = np.arange(256) / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    table = np.round(linear * 65535).astype(np.uint16)
-    return np.concatenate([table[srgb], np.full((len(srgb), 1), 65535, dtype=np.uint16)], axis=1)
+    return np.asarray(linear.astype(np.float32)[srgb])
 
 
 @dataclass
@@ -59,7 +59,7 @@ class _Buffer:
 
     def add_colors(self, srgb: np.ndarray) -> int:
         """Append sRGB bytes as linear colours."""
-        return self.add(linear_colors(srgb).astype("<u2"), USHORT, "VEC4", ARRAY_BUFFER, normalized=True)
+        return self.add(linear_colors(srgb).astype("<f4"), FLOAT, "VEC3", ARRAY_BUFFER)
 
 
 def _camera(name: str, intrinsics: Float[np.ndarray, "3 3"], size: tuple[int, int]) -> dict[str, Any]:

@@ -53,9 +53,7 @@ def render_report(data: ReportData) -> str:
         views=[_view(row, data.error_limit) for row in data.views],
         panels=[figure for figure in figures if figure is not None],
         facts=[group for group in data.facts if group.facts],
-        bars={kind: color_bar_uri(kind) for kind in ("depth", "error", "confidence")}
-        if data.views or data.cloud
-        else {},
+        bars={kind: color_bar_uri(kind) for kind in kinds} if data.views or data.cloud else {},
         version=distill3d.__version__,
     )
 
