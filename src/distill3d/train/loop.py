@@ -177,7 +177,7 @@ def train(
                         )
                         terms = distill_loss(prediction, target, valid, config.loss)
                         watch.lap("forward")
-                        (terms.total / config.accumulation).backward()
+                        torch.autograd.backward(terms.total / config.accumulation)
                     for name, value in {"loss": terms.total, **terms.terms}.items():
                         sums[name] = sums.get(name, 0.0) + value.detach() / config.accumulation
                     watch.lap("backward")
