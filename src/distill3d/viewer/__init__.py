@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from distill3d.viewer.records import ReportData as ReportData
     from distill3d.viewer.render import render_pointcloud as render_pointcloud
     from distill3d.viewer.report import write_report as write_report
+    from distill3d.viewer.rows import view_rows as view_rows
 
 _HOMES = {
     "CloudScene": "pointcloud",
     "ReportData": "records",
     "render_pointcloud": "render",
     "scene_from_reconstruction": "pointcloud",
+    "view_rows": "rows",
     "write_report": "report",
 }
 

@@ -26,7 +26,7 @@ def ramp(kind: Kind) -> UInt8[np.ndarray, "256 3"]:
     return colors
 
 
-def usable(values: Float[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
+def usable(values: Float[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:
     """Say where a map of positive quantities (depth, confidence) is known: finite and above 0."""
     return np.asarray(np.isfinite(values) & (values > 0), dtype=bool)
 
@@ -100,9 +100,9 @@ def confidence_levels(
 
 
 def median_scale(
-    depth: Float[np.ndarray, "height width"],
-    reference: Float[np.ndarray, "height width"],
-    valid: Bool[np.ndarray, "height width"] | None = None,
+    depth: Float[np.ndarray, "*shape"],
+    reference: Float[np.ndarray, "*shape"],
+    valid: Bool[np.ndarray, "*shape"] | None = None,
 ) -> float:
     """Find the factor that brings a depth map to the reference: the median ratio where both are known, else 1."""
     both = usable(depth) & usable(reference)
