@@ -10,25 +10,21 @@ from torch.nn import functional
 from distill3d.data.render.caster import cast_depth
 from distill3d.data.render.scene import Scene, Vector
 from distill3d.errors import GeometryError
+from distill3d.geometry.poses import look_at
 
 EYE_HEIGHT_M = (1.2, 1.7)
 TARGET_HEIGHT_M = (0.35, 1.6)
 _CLEARANCE_M = 0.3
-_NEAREST_M = 0.45
+_NEAREST_M = 0.5
 _MEDIAN_M = 1.35
 _PROBE = (14, 14)
 _MAX_ROUNDS = 200
 
 
 def look_poses(eye: Float[Tensor, "*batch 3"], target: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4 4"]:
-    """`world_from_camera` of upright cameras in a world with z up (computed in float64, orthonormal to 1e-7)."""
-    forward = functional.normalize(target.double() - eye.double(), dim=-1)
-    up = forward.new_tensor([0.0, 0.0, 1.0]).expand_as(forward)
-    right = functional.normalize(torch.linalg.cross(forward, up), dim=-1)
-    down = torch.linalg.cross(forward, right)
-    pose = torch.eye(4, dtype=torch.float64).repeat(*eye.shape[:-1], 1, 1)
-    pose[..., :3, :] = torch.stack([right, down, forward, eye.double()], dim=-1)
-    return pose.float()
+    """`world_from_camera` of upright cameras in a world with z up."""
+    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).expand(eye.shape)
+    return look_at(eye.double(), target.double(), up).float()
 
 
 def pinholes(fov_deg: Float[Tensor, "*batch"], size: tuple[int, int]) -> Float[Tensor, "*batch 3 3"]:
@@ -61,9 +57,8 @@ def good_views(scene: Scene, eye: Float[Tensor, "views 3"], target: Float[Tensor
     intrinsics = pinholes(torch.full((len(eye),), 62.0), _PROBE)
     depth = cast_depth(scene, look_poses(eye, target)[None], intrinsics[None], _PROBE)[0].flatten(1)
     far = torch.where(depth > 0, depth, 20.0)
-    return (
-        (clearance(scene, eye) > _CLEARANCE_M) & (far.amin(dim=1) > _NEAREST_M) & (far.median(dim=1).values > _MEDIAN_M)
-    )
+    sensible = (far.amin(dim=1) > _NEAREST_M) & (far.median(dim=1).values > _MEDIAN_M)
+    return sensible & (clearance(scene, eye) > _CLEARANCE_M)
 
 
 def scattered(

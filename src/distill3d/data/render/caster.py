@@ -62,9 +62,9 @@ def render(
             hits = nearest_hits(scene, tiles, rays_in_flight=rays_in_flight)
         colour = _colours(scene, batch, tiles, hits, rays_in_flight)
         images.append(functional.avg_pool2d(colour, 2) if supersample else colour)
-    depth = torch.cat(depths).unflatten(0, (scenes, views))
+    depth = torch.cat(depths).reshape(scenes, views, height, width)
     return Views(
-        images=display(torch.cat(images)).unflatten(0, (scenes, views)),
+        images=display(torch.cat(images)).reshape(scenes, views, 3, height, width),
         depth=depth,
         valid=depth > 0,
         intrinsics=intrinsics,
@@ -86,7 +86,7 @@ def cast_depth(
     owner = torch.arange(scenes, device=scene.kind.device).repeat_interleave(views)
     batch = _Cameras(owner, world_from_camera.flatten(0, 1), intrinsics.flatten(0, 1), size)
     t = nearest_hits(scene, batch.ray_tiles(), rays_in_flight=rays_in_flight).t
-    return batch.untile(torch.where(torch.isfinite(t), t, 0.0)).unflatten(0, (scenes, views))
+    return batch.untile(torch.where(torch.isfinite(t), t, 0.0)).reshape(scenes, views, *size)
 
 
 @dataclasses.dataclass(frozen=True)

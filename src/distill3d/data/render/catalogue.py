@@ -99,7 +99,13 @@ def _wardrobe(rng: random.Random, palette: Palette) -> Piece:
 
 
 def _desk(rng: random.Random, palette: Palette) -> Piece:
-    width, top, drawers, frame, seat = rng.uniform(1.1, 1.6), palette.wood(), palette.wood(), palette.wood(), palette.cloth()
+    width, top, drawers, frame, seat = (
+        rng.uniform(1.1, 1.6),
+        palette.wood(),
+        palette.wood(),
+        palette.wood(),
+        palette.cloth(),
+    )
     turn = rng.uniform(150, 210)
 
     def add(build: SceneBuilder) -> None:
@@ -190,4 +196,18 @@ def _stool(rng: random.Random, palette: Palette) -> Piece:
     return Piece("stool", 0.45, 0.45, 0.5, lambda build: furniture.stool(build, frame, seat))
 
 
-_WALL_PIECES = (_sofa, _sofa, _armchair, _bed, _shelf, _shelf, _cabinet, _cabinet, _wardrobe, _desk, _kitchen, _fridge, _piano)
+_WALL_PIECES = (
+    _sofa,
+    _sofa,
+    _armchair,
+    _bed,
+    _shelf,
+    _shelf,
+    _cabinet,
+    _cabinet,
+    _wardrobe,
+    _desk,
+    _kitchen,
+    _fridge,
+    _piano,
+)

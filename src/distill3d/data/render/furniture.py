@@ -5,6 +5,8 @@ frame, with its front toward -y and its back toward +y (so that `yaw_deg = 0` pu
 Lengths are in metres.
 """
 
+import math
+
 from distill3d.data.render.palette import shade
 from distill3d.data.render.scene import Colour, Material, SceneBuilder
 
@@ -126,7 +128,9 @@ def shelf(
         floor, tall = 0.045 + number * gap, gap * 0.78
         build.box((shift, 0.03, floor + tall / 2), (length, 0.2, tall), books[number % len(books)])
         if share < 0.7:
-            build.ball((-shift * 2.2, -0.02, floor + 0.09), (0.15, 0.15, 0.18), books[(number + 1) % len(books)])
+            beside = -math.copysign((width - 0.08) / 2 - abs(shift), shift)
+            ornament = paint(books[(number + 1) % len(books)].colours[0])
+            build.ball((beside, -0.02, floor + 0.09), (0.15, 0.15, 0.18), ornament)
 
 
 def cabinet(
@@ -202,4 +206,3 @@ def piano(build: SceneBuilder, body: Material) -> None:
     for x in (-0.66, 0.66):
         build.box((x, -0.3, 0.3), (0.08, 0.08, 0.6), body)
     build.box((0, 0.08, 1.215), (1.5, 0.42, 0.03), body)
-

@@ -11,9 +11,24 @@ WOODS: tuple[Colour, ...] = (
     (0.62, 0.52, 0.42), (0.2, 0.19, 0.19),
 )  # fmt: skip
 
+_ACCENTS: tuple[Colour, ...] = (
+    (0.16, 0.4, 0.43), (0.87, 0.66, 0.24), (0.78, 0.43, 0.3), (0.17, 0.23, 0.4), (0.53, 0.62, 0.5),
+    (0.46, 0.14, 0.2), (0.91, 0.87, 0.78), (0.24, 0.25, 0.27), (0.67, 0.32, 0.16), (0.42, 0.43, 0.24),
+    (0.82, 0.6, 0.58), (0.5, 0.67, 0.78), (0.17, 0.32, 0.24), (0.45, 0.29, 0.2), (0.92, 0.92, 0.9),
+    (0.6, 0.54, 0.66), (0.75, 0.2, 0.18), (0.56, 0.57, 0.58), (0.93, 0.78, 0.5), (0.3, 0.5, 0.7),
+    (0.85, 0.45, 0.42), (0.35, 0.6, 0.55), (0.7, 0.62, 0.5), (0.4, 0.3, 0.45),
+)  # fmt: skip
+"""Teal, mustard, terracotta, navy, sage, burgundy, cream, charcoal, rust, olive, rose, sky and so on."""
+
 _FLOORS = (("planks", 1.2, 2.2), ("herringbone", 0.8, 1.4), ("tiles", 1.0, 2.0), ("checker", 1.0, 2.0),
            ("carpet", 0.8, 1.2), ("terrazzo", 0.7, 1.2), ("marble", 1.5, 2.5))  # fmt: skip
-_WALLPAPERS = (("diamonds", 0.7, 1.4), ("stripes", 0.6, 1.2), ("dots", 0.6, 1.2), ("bricks", 0.9, 1.2), ("tiles", 0.8, 1.4))
+_WALLPAPERS = (
+    ("diamonds", 0.7, 1.4),
+    ("stripes", 0.6, 1.2),
+    ("dots", 0.6, 1.2),
+    ("bricks", 0.9, 1.2),
+    ("tiles", 0.8, 1.4),
+)
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
@@ -26,17 +41,29 @@ class Palette:
     """Draws the materials of one room from a random source."""
 
     rng: random.Random
-    hue: float
+    accents: tuple[Colour, ...]
+    """The few stronger colours that come back in this room."""
+    wall_hue: float
+
+    @staticmethod
+    def draw(rng: random.Random) -> "Palette":
+        """Choose the colours of a room."""
+        # Walls are warm (cream, rose, yellow), green or blue; magenta is rare in rooms.
+        hue = rng.choice(
+            (rng.uniform(0.0, 0.17), rng.uniform(0.05, 0.15), rng.uniform(0.25, 0.45), rng.uniform(0.5, 0.65))
+        )
+        return Palette(rng, tuple(rng.sample(_ACCENTS, 5)), hue)
 
     def strong(self) -> Colour:
         """A colour for upholstery, lacquer and ornaments."""
-        rng = self.rng
-        hue = self.hue + rng.choice((0.0, 0.08, 0.33, 0.5, 0.58)) + rng.gauss(0, 0.04)
-        return hsv(hue, rng.uniform(0.3, 0.8), rng.uniform(0.3, 0.9))
+        red, green, blue = self.rng.choice(self.accents)
+        light = self.rng.uniform(0.85, 1.15)
+        jittered = [channel * light + self.rng.gauss(0, 0.025) for channel in (red, green, blue)]
+        return shade((jittered[0], jittered[1], jittered[2]), 1.0)
 
     def pale(self) -> Colour:
         """A colour for walls and linen."""
-        return hsv(self.hue + self.rng.gauss(0, 0.12), self.rng.uniform(0.04, 0.3), self.rng.uniform(0.75, 0.95))
+        return hsv(self.wall_hue + self.rng.gauss(0, 0.05), self.rng.uniform(0.03, 0.26), self.rng.uniform(0.78, 0.95))
 
     def three(self) -> tuple[Colour, Colour, Colour]:
         """Colours of a picture or a rug."""

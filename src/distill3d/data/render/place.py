@@ -40,7 +40,8 @@ def place_cameras(size: tuple[int, int], *, num_train: int, num_test: int, seed:
         GeometryError: never for the apartment as it stands; see `scattered`.
     """
     generator = torch.Generator().manual_seed(seed)
-    eyes, targets = [], []
+    eyes: list[Tensor] = []
+    targets: list[Tensor] = []
     for count in (num_train, num_test):
         walks = int(count * _WALK_SHARE) // _WALK_FRAMES
         stretches = [walk(place_scene(), *LIVING, _WALK_FRAMES, generator) for _ in range(walks)]

@@ -33,7 +33,7 @@ class Room:
 def random_room(seed: int) -> Room:
     """Build the room of a seed: size, colours, window, door, furniture and light all differ."""
     rng = random.Random(seed)
-    palette = Palette(rng, rng.random())
+    palette = Palette.draw(rng)
     low = (0.0, 0.0, 0.0)
     high = (rng.uniform(3.6, 6.8), rng.uniform(3.3, 5.8), rng.uniform(2.35, 3.0))
     build = SceneBuilder()
@@ -218,7 +218,7 @@ def _footprint(x: float, y: float, yaw: float, width: float, depth: float) -> tu
 def _hang_pictures(build: SceneBuilder, plan: _Plan, palette: Palette) -> None:
     rng = plan.rng
     for side in SIDES:
-        for _ in range(rng.randint(0, 2)):
+        for _ in range(rng.randint(0, 3)):
             size = (rng.uniform(0.4, 1.0), rng.uniform(0.4, 0.8))
             start, end = plan.span(side)
             along = rng.uniform(start + 0.7, end - 0.7)

@@ -178,8 +178,8 @@ class SceneBuilder:
         self._materials.append(material)
         # Pieces of furniture made of the same wood should not show the same grain.
         number = len(self._kinds)
-        scattered = tuple(math.fmod(number * step, 1.0) * material.period for step in (0.618, 0.324, 0.755))
-        self._offsets.append(Vector(offset) if offset is not None else Vector(scattered))
+        x, y, z = (math.fmod(number * step, 1.0) * material.period for step in (0.618, 0.324, 0.755))
+        self._offsets.append(offset if offset is not None else (x, y, z))
 
     def build(self, *, ambient: Colour, ambient_direction: Vector, sky: tuple[Colour, Colour]) -> Scene:
         """Freeze what was collected into a batch of one scene."""

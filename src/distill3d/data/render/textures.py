@@ -105,7 +105,7 @@ def _noise(generator: torch.Generator, scale_x: float, scale_y: float | None = N
     white = torch.randn(RESOLUTION, RESOLUTION, generator=generator)
     frequency = torch.fft.fftfreq(RESOLUTION, 1 / RESOLUTION)
     radius = ((frequency[None] * scale_x) ** 2 + (frequency[:, None] * (scale_y or scale_x)) ** 2).sqrt()
-    shaped = torch.fft.ifft2(torch.fft.fft2(white) / (1 + radius**2) ** slope).real
+    shaped: Tensor = torch.fft.ifft2(torch.fft.fft2(white) / (1 + radius**2) ** slope).real
     return (shaped - shaped.mean()) / shaped.std()
 
 
@@ -289,9 +289,11 @@ def _blocks(generator: torch.Generator) -> Tensor:
     across = torch.bucketize(x.contiguous(), torch.tensor([0.28, 0.62, 0.85]))
     down = torch.bucketize(y.contiguous(), torch.tensor([0.2, 0.55, 0.8]))
     kind = torch.rand(4, 4, generator=generator)[down, across]
-    bars = sum(((x - edge).abs() < 0.015).float() for edge in (0.28, 0.62, 0.85))
-    bars = bars + sum(((y - edge).abs() < 0.015).float() for edge in (0.2, 0.55, 0.8))
-    return _pattern((kind > 0.45).float() * (kind < 0.75), (kind >= 0.75).float(), 1 - 0.85 * bars.clamp(0, 1))
+    bars = torch.zeros_like(x)
+    for line, edges in ((x, (0.28, 0.62, 0.85)), (y, (0.2, 0.55, 0.8))):
+        for edge in edges:
+            bars = torch.maximum(bars, ((line - edge).abs() < 0.015).float())
+    return _pattern((kind > 0.45).float() * (kind < 0.75), (kind >= 0.75).float(), 1 - 0.85 * bars)
 
 
 def _portrait(generator: torch.Generator) -> Tensor:

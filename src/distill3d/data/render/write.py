@@ -12,6 +12,7 @@ from torch import Tensor
 from distill3d.data.datasets.annotated import SCENE_FILE, read_scene, write_annotated_scene
 from distill3d.data.render.caster import render
 from distill3d.data.render.place import place_cameras, place_scene
+from distill3d.data.render.rooms import random_room, room_cameras
 from distill3d.data.render.scene import Scene
 from distill3d.errors import OutputError
 from distill3d.files import PathLike
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 LICENCE = "CC0-1.0 (generated)"
 # Raised whenever the same settings give other pictures, so that old folders are not taken for new ones.
 _PLACE_VERSION = 1
+_ROOMS_VERSION = 1
+_ROOMS_PER_SEED = 1_000_003
 _VIEWS_AT_ONCE = 20
 
 
@@ -72,6 +75,51 @@ def render_place(
     return folder
 
 
+def render_rooms(
+    folder: PathLike,
+    *,
+    count: int,
+    views: int = 6,
+    size: tuple[int, int] = (112, 112),
+    seed: int = 0,
+    split: str = "train",
+    supersample: bool = False,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Photograph `count` different rooms into one annotated scene folder each, and return these folders.
+
+    Room `i` of a seed is the same however many are asked for, and no two seeds share a room. Rooms that are already
+    complete with these settings are left as they are.
+
+    Raises:
+        OutputError: a folder holds a scene with other settings, or cannot be written to.
+    """
+    folders = []
+    with ProgressBar("rendering rooms", total=count, unit="rooms") as bar:
+        for number in range(count):
+            target = Path(folder) / f"room_{number:06d}"
+            folders.append(target)
+            settings = {
+                "generator": "distill3d rooms",
+                "version": _ROOMS_VERSION,
+                "size": list(size),
+                "views": views,
+                "seed": seed,
+                "room": number,
+                "split": split,
+                "supersample": supersample,
+            }
+            if not _is_complete(target, settings, overwrite):
+                room_seed = seed * _ROOMS_PER_SEED + number
+                room = random_room(room_seed)
+                world_from_camera, intrinsics = room_cameras(room, views, size, room_seed)
+                _write_scene(
+                    target, room.scene, world_from_camera, intrinsics, size, [split] * views, settings, supersample
+                )
+            bar.advance()
+    return folders
+
+
 def _is_complete(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> bool:
     """Whether the folder holds this very scene already."""
     if overwrite or not (folder / SCENE_FILE).is_file():
@@ -96,20 +144,20 @@ def _write_scene(
     splits: list[str],
     settings: Mapping[str, Any],
     supersample: bool,
-    advance: Callable[[int], None],
+    advance: Callable[[int], None] = lambda _: None,
 ) -> None:
-    images, depths = [], []
+    images = torch.empty(len(intrinsics), 3, *size)
+    depth = torch.empty(len(intrinsics), *size)
     for start in range(0, len(intrinsics), _VIEWS_AT_ONCE):
         part = slice(start, start + _VIEWS_AT_ONCE)
         views = render(scene, world_from_camera[None, part], intrinsics[None, part], size, supersample=supersample)
         assert views.depth is not None
-        images.append(views.images[0])
-        depths.append(views.depth[0])
-        advance(len(views.images[0]))
+        images[part], depth[part] = views.images[0], views.depth[0]
+        advance(len(images[part]))
     write_annotated_scene(
         folder,
-        torch.cat(images),
-        depth=torch.cat(depths),
+        images,
+        depth=depth,
         intrinsics=intrinsics,
         world_from_camera=world_from_camera,
         split=splits,
