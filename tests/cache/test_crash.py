@@ -119,6 +119,31 @@ def test_dying_between_any_two_steps_loses_only_the_sample_in_flight(tmp_path, u
     assert step > 30
 
 
+def test_the_shard_is_on_the_disk_before_the_journal_speaks_of_it(tmp_path, monkeypatch):
+    # A killed process cannot show this, only a power cut could: so the order of the calls is checked.
+    calls = []
+
+    def note(name):
+        real = getattr(os, name)
+
+        def call(file, *args):
+            target = Path(f"/proc/self/fd/{file}").resolve().name
+            calls.append((name, target))
+            return real(file, *args)
+
+        monkeypatch.setattr(os, name, call)
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("needs /proc to tell which file a call is about")
+    with CacheWriter(tmp_path / "c", header=HEADER) as writer:
+        for name in ("write", "fsync"):
+            note(name)
+        writer.add(KEYS[0], *SAMPLES[KEYS[0]])
+        monkeypatch.undo()
+    shard, journal = "shard-00000.tar", "journal.jsonl"
+    assert calls == [("write", shard), ("fsync", shard), ("write", journal), ("fsync", journal)]
+
+
 def test_dying_while_resuming_is_no_different(tmp_path, uninterrupted):
     for first in (9, 17, 30):
         for second in range(1, 16, 2):

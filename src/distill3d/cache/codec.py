@@ -15,7 +15,7 @@ from distill3d.geometry.align import umeyama
 HALF_ROUNDING = 2.0**-11
 """Greatest relative error of rounding to float16 (normal numbers)."""
 HALF_SMALLEST_NORMAL = 2.0**-14
-FIT_POINTS = 4096
+FIT_POINTS = 2048
 """About as many points decide a similarity."""
 LOCAL, WORLD, DEPTH = "prediction.pointmap_camera", "prediction.pointmap_world", "prediction.depth"
 SCALE, ROTATION, TRANSLATION = "similarity.scale", "similarity.rotation", "similarity.translation"

@@ -78,7 +78,7 @@ def image_to_png(image: Float[Tensor, "3 height width"]) -> bytes:
     """A PNG of the image rounded to 8 bits; exact for values that are `k / 255`."""
     levels = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(levels.permute(1, 2, 0).cpu().numpy()).save(buffer, format="PNG", compress_level=4)
+    Image.fromarray(levels.permute(1, 2, 0).cpu().numpy()).save(buffer, format="PNG", compress_level=2)
     return buffer.getvalue()
 
 

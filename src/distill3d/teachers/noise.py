@@ -69,10 +69,10 @@ def _bright_regions(images: Float[Tensor, "views 3 height width"], usable: Bool[
     size = 2 * (max(images.shape[-2:]) // 56) + 1
     luminance = images.mean(dim=1, keepdim=True)
     smooth = nn.functional.avg_pool2d(luminance, size, stride=1, padding=size // 2, count_include_pad=False)[:, 0]
-    values = smooth[usable].sort().values
+    values = smooth[usable]
     if not len(values):
         return torch.zeros_like(smooth)
-    threshold = values[int((1 - BRIGHT_SHARE) * (len(values) - 1))]
+    threshold = values.kthvalue(1 + int((1 - BRIGHT_SHARE) * (len(values) - 1))).values
     return ((smooth - threshold) / BRIGHT_RAMP).clamp(0, 1)
 
 
