@@ -93,8 +93,8 @@ def load_strict(model: nn.Module, weights: Mapping[str, Tensor], *, source: str,
     ]
     if missing or left_over or shapes:
         raise CheckpointError(
-            f"{source} does not fit {type(model).__name__}: {_listed(missing)} missing, "
-            f"{_listed(left_over)} left over, {_listed(shapes)} of another shape. "
+            f"{source} does not fit {type(model).__name__}: {_listed(missing, 'missing')}, "
+            f"{_listed(left_over, 'left over')}, {_listed(shapes, 'of another shape')}. "
             "Check the variant you asked for, or the renames of the model."
         )
     model.load_state_dict({name: weights[name] for name in own}, strict=True)
@@ -109,6 +109,6 @@ def _rename(name: str, renames: Sequence[tuple[str, str]]) -> str:
     return name
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str], what: str) -> str:
     shown = [*names[:SHOWN], "..."] if len(names) > SHOWN else list(names)
-    return f"{len(names)} {shown}"
+    return f"{len(names)} {what} {shown}"

@@ -231,30 +231,35 @@ def initialise_heads_(
         weight_factor: shrinks the last layers' weights, so that the mean is not drowned in noise.
     """
     height, width = mean_log_depth.shape
+    config = model.config
     if tan_half_fov is None:
-        tan_half_fov = math.tan(math.radians(model.config.initial_half_fov_deg))
-    world = mean_world if model.config.world_activation == "linear" else log_points(mean_world)
-    if model.config.camera_activation == "ray_log_depth":
+        tan_half_fov = math.tan(math.radians(config.initial_half_fov_deg))
+    if config.camera_activation == "ray_log_depth":
         model.log_tan_half_fov.fill_(math.log(tan_half_fov))
         camera = torch.cat([torch.zeros_like(mean_world[..., :2]), mean_log_depth[..., None]], dim=-1)
     else:
         rays = ray_grid(height, width, mean_log_depth.device) * tan_half_fov
         depth = mean_log_depth.exp()[..., None]
-        camera = log_points(torch.cat([rays * depth, depth], dim=-1))
-    confidence = torch.full_like(mean_log_depth, mean_log_confidence)[..., None]
-    for index, (head, points) in enumerate([(model.head_world, world), (model.head_camera, camera)]):
-        raw = torch.cat([points, confidence], dim=-1).permute(2, 0, 1)  # (4, height, width)
+        camera = torch.cat([rays * depth, depth], dim=-1)
+    undo_world = config.world_activation == "exp"
+    undo_camera = config.camera_activation == "exp"
+    heads = [(model.head_world, mean_world, undo_world), (model.head_camera, camera, undo_camera)]
+    for index, (head, points, undo) in enumerate(heads):
+        if not config.prior_side:
+            # Averaged as points: the mean of their logarithms would lie too near.
+            points = points.mean(dim=(0, 1), keepdim=True)
+        raw = log_points(points) if undo else points
+        raw = torch.cat([raw, torch.full_like(raw[..., :1], mean_log_confidence)], dim=-1).permute(2, 0, 1)
         last = head.last
         assert last.bias is not None
         last.weight.mul_(weight_factor)
-        if model.config.prior_side:
+        if config.prior_side:
             last.bias.zero_()
-            side = (model.config.prior_side, model.config.prior_side)
+            side = (config.prior_side, config.prior_side)
             model.prior[index] = nn.functional.interpolate(raw[None], size=side, mode="area")[0]
         else:
             # One value per channel; a linear head has patch_size^2 biases for each.
-            mean = raw.mean(dim=(1, 2))
-            last.bias.copy_(mean.repeat_interleave(last.bias.numel() // 4))
+            last.bias.copy_(raw.flatten().repeat_interleave(last.bias.numel() // 4))
 
 
 SPEC = ModelSpec(
