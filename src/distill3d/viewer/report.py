@@ -144,8 +144,9 @@ def _view(row: ViewRow, error_limit: float) -> dict[str, Any]:
     if row.photo is not None:
         small = shrink(row.photo, PHOTO_SIDE)
         photo = {"uri": jpeg_uri(small), "width": small.shape[1], "height": small.shape[0]}
-    # The photo and the first strip share a row, which gives the columns of the others too.
-    columns = max([1 + len(strips[0]["cells"]), *(len(strip["cells"]) for strip in strips)]) if strips else 1
+    # As many columns as the photo and its first strip need, or four where there is more to show.
+    counts = [len(strip["cells"]) for strip in strips]
+    columns = max([1 + sum(counts[:1]), *counts, min(1 + sum(counts), 4)])
     return {"name": row.name, "note": row.note, "photo": photo, "strips": strips, "columns": columns}
 
 
