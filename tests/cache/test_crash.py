@@ -14,7 +14,7 @@ from distill3d.errors import CacheError
 
 from .samples import make_sample
 
-KEYS = tuple(f"s{number}" for number in range(4))
+KEYS = tuple(f"s{number}" for number in range(3))
 HEADER = CacheHeader(teacher="t", shard_bytes=9_000)  # two samples a shard
 SAMPLES = {key: make_sample(number, views=2, height=5, width=7) for number, key in enumerate(KEYS)}
 STEPS = ("write", "fsync", "replace", "ftruncate", "unlink", "open", "truncate")
@@ -116,7 +116,7 @@ def test_dying_between_any_two_steps_loses_only_the_sample_in_flight(tmp_path, u
         assert len(seen) <= len(told) + 1  # the sample in flight may just have been committed
         write_rest(folder)
         assert contents(folder) == uninterrupted, f"after dying at step {step}"
-    assert step > 30
+    assert step > 25
 
 
 def test_the_shard_is_on_the_disk_before_the_journal_speaks_of_it(tmp_path, monkeypatch):
@@ -145,8 +145,8 @@ def test_the_shard_is_on_the_disk_before_the_journal_speaks_of_it(tmp_path, monk
 
 
 def test_dying_while_resuming_is_no_different(tmp_path, uninterrupted):
-    for first in (9, 17, 30):
-        for second in range(1, 16, 2):
+    for first in (9, 17, 26):
+        for second in (1, 4, 7, 12):
             folder = tmp_path / f"c{first}-{second}"
             run_and_die(folder, first)
             before = committed(folder)
@@ -160,7 +160,7 @@ def test_killing_at_random_moments_again_and_again_ends_in_the_same_cache(tmp_pa
     rng = random.Random(0)
     folder = tmp_path / "c"
     kills, seen = 0, set()
-    while kills < 20:
+    while kills < 15:
         if seen == set(KEYS):
             assert contents(folder) == uninterrupted or (folder / "journal.jsonl").exists()
             folder, seen = tmp_path / f"c{kills}", set()

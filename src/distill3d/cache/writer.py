@@ -75,13 +75,14 @@ class CacheWriter:
             layout.write_header(self.path, self.header)
             return
         found = layout.read_header(self.path)
-        if not len(read_committed(self.path)):  # nothing in it to lose or to mix with
+        if len(read_committed(self.path)):
+            if not resume:
+                raise CacheError(f"{self.path} already holds a cache. Resume it, or choose another output folder.")
+            layout.require_same_header(self.path, found, self.header)
+        elif not resume or found.plain() != self.header.plain():
+            # Of an earlier try that came to nothing: there is nothing to lose or to mix with.
             (self.path / layout.FAILURES_NAME).unlink(missing_ok=True)
             layout.write_header(self.path, self.header)
-            return
-        if not resume:
-            raise CacheError(f"{self.path} already holds a cache. Resume it, or choose another output folder.")
-        layout.require_same_header(self.path, found, self.header)
 
     @property
     def num_bytes(self) -> int:
