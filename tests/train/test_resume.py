@@ -103,6 +103,15 @@ def test_going_on_from_an_earlier_checkpoint_forgets_what_came_after_it(cache, t
     assert [record["step"] for record in before] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_run_stopped_before_its_first_checkpoint_begins_again(cache, tmp_path):
+    train(tiny_config(), cache, tmp_path / "straight")
+    train(tiny_config(), cache, tmp_path / "stopped")
+    for path in list_checkpoints(tmp_path / "stopped"):
+        path.unlink()
+    assert train(tiny_config(), cache, tmp_path / "stopped", resume=tmp_path / "stopped").steps_now == 6
+    assert curve(tmp_path / "stopped") == curve(tmp_path / "straight")
+
+
 def test_changed_settings_are_refused_and_named(cache, tmp_path):
     train(tiny_config(), cache, tmp_path)
     changed = tiny_config(batch=1, optim=OptimConfig(lr=2e-3, warmup_steps=2))

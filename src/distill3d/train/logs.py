@@ -2,13 +2,14 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from distill3d.files import atomic_write_bytes, output_errors
+from distill3d.files import PathLike, atomic_write_bytes, output_errors
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +38,13 @@ class RunLog:
         """Add a record; it is on the disk when this returns, up to the system's own buffers."""
         if self._file is None:
             return
+        # JSON has no NaN: a number that is none is written as null.
+        known = {name: value if _is_finite(value) else None for name, value in values.items()}
         with output_errors(self._path):
-            self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+            self._file.write(json.dumps({"step": step, "kind": kind, **known}) + "\n")
             self._file.flush()
         if self._board is not None:
-            for name, value in values.items():
+            for name, value in known.items():
                 if isinstance(value, int | float):
                     self._board.add_scalar(f"{kind}/{name}", value, step)
 
@@ -75,7 +78,7 @@ def cut_metrics(path: Path, step: int) -> None:
     atomic_write_bytes(path, b"".join(line + b"\n" for line in kept))
 
 
-def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+def read_metrics(folder: PathLike) -> list[dict[str, Any]]:
     """The records of a run folder, oldest first; a torn last line is left out."""
     path = Path(folder) / METRICS
     if not path.exists():
@@ -102,6 +105,10 @@ class Stopwatch:
         """Each part's share of the whole."""
         total = sum(self.seconds.values()) or 1.0
         return {part: seconds / total for part, seconds in self.seconds.items()}
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _step_of(line: bytes) -> float:

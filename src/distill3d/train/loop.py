@@ -1,38 +1,27 @@
 """The training loop: batches of cached labels in, weights and curves out. `train` is the whole of it."""
 
 import logging
+import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from distill3d.cache.reader import CacheReader
 from distill3d.errors import ConfigError
-from distill3d.files import PathLike, ensure_output_dir, write_json
+from distill3d.files import PathLike, write_json
 from distill3d.losses.distill import distill_loss
 from distill3d.progress import ProgressBar
 from distill3d.train.config import DistillConfig
 from distill3d.train.logs import RunLog, Stopwatch
-from distill3d.train.optim import AveragedWeights, Optimizer
-from distill3d.train.order import numbers_of_rank
-from distill3d.train.parallel import autocast_dtype, join_ranks
-from distill3d.train.provenance import describe_run, save_student, versions
-from distill3d.train.resume import (
-    CONFIG,
-    RunState,
-    cache_identity,
-    drop_later_checkpoints,
-    load_checkpoint,
-    plain,
-    require_same_run,
-    save_checkpoint,
-)
-from distill3d.train.samples import CachedBatches, batches_in_order, split_keys
+from distill3d.train.parallel import join_ranks
+from distill3d.train.prepare import Run, prepare_run
+from distill3d.train.provenance import STUDENT, save_student
+from distill3d.train.samples import Batch
 from distill3d.train.stopping import stop_requests
-from distill3d.train.students import build_student, load_initial_weights, predict, start_at_mean
+from distill3d.train.students import predict
 from distill3d.train.validate import validate
 from distill3d.types import to_device
 
@@ -94,195 +83,129 @@ def train(
         OutputError: `out` holds something else or cannot be written; the last checkpoint stays valid.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written.
     """
-    began, out = time.monotonic(), Path(out)
+    began = time.monotonic()
     with join_ranks(config.device) as ranks, torch.random.fork_rng(devices=[]):
-        # What to learn from, and what to watch.
-        batches, watched, identity, reader = _open_data(config, Path(cache_path), validation_cache)
-        state = load_checkpoint(resume) if resume is not None else None
-        if state is not None:
-            require_same_run(state, config, identity, ranks.world)
-        if ranks.first:
-            ensure_output_dir(out, resume=state is not None)
-
-        # What learns, and how.
-        student = build_student(config)
-        if state is None:
-            load_initial_weights(student, config)
-            if config.mean_map_start and config.initial_weights is None:
-                start_at_mean(student, batches, normalise=config.loss.normalise)
-        student.to(ranks.device).train()
-        optimizer = Optimizer(student, config.optim, config.steps)
-        average = AveragedWeights(student, config.optim.ema_decay) if config.optim.ema_decay is not None else None
-        start = 0 if state is None else _restore(state, student, optimizer, average)
-        dtype = autocast_dtype(config.precision, ranks.device)
-        wrapped = ranks.wrap(student)
-        parameters = sum(parameter.numel() for parameter in student.parameters())
-        if ranks.first:
-            drop_later_checkpoints(out, start)
-            about = describe_run(config, reader, cache_path, validation_cache, identity, ranks, parameters)
-            write_json(out / CONFIG, about)
-            logger.info(
-                "%s %s: %.3g M parameters, %d samples in %d batches an epoch, %s",
-                config.student, config.variant, parameters / 1e6, len(reader), len(batches), ranks.device,
-            )  # fmt: skip
-
-        def save(done: int) -> None:
-            consumed = done * config.accumulation * ranks.world
-            save_checkpoint(
-                out,
-                RunState(
-                    step=done,
-                    epoch=consumed // len(batches),
-                    consumed=consumed,
-                    model=student.state_dict(),
-                    optimizer=optimizer.state_dict(),
-                    averaged=None if average is None else average.model.state_dict(),
-                    settings=plain(config),
-                    cache=identity,
-                    world=ranks.world,
-                    versions=versions(),
-                ),
-                config.checkpoint.keep,
-            )
-
-        per_step = config.accumulation * ranks.world
-        numbers = numbers_of_rank(
-            rank=ranks.rank, world=ranks.world, accumulation=config.accumulation, start=start, steps=config.steps
-        )
-        if config.overfit:
-            numbers = [number % per_step for number in numbers]
-        stream = batches_in_order(batches, numbers, config.workers)
-        watch, saved_at, saved_step = Stopwatch(), time.monotonic(), start
+        run = prepare_run(config, cache_path, Path(out), ranks, validation_cache=validation_cache, resume=resume)
+        stream, watch = run.stream(), Stopwatch()
+        samples_a_step = run.batches_a_step * config.batch
         recent: list[float] = []
-        skipped = in_a_row = 0
         scores: dict[str, float] = {}
-
+        skipped = in_a_row = 0
+        saved_at = time.monotonic()
         with (
-            RunLog(out, tensorboard=config.tensorboard, start=start, silent=not ranks.first) as log,
-            ProgressBar("training", config.steps - start, unit="steps") as bar,
+            RunLog(run.out, tensorboard=config.tensorboard, start=run.start, silent=not ranks.first) as log,
+            ProgressBar("training", config.steps - run.start, unit="steps") as bar,
             stop_requests() as stop,
         ):
-            watch.lap(None)
-            for step in range(start, config.steps):
-                # One optimiser step: the mean gradient of `accumulation` batches of every process.
-                sums: dict[str, Tensor] = {}
-                for index in range(config.accumulation):
-                    batch = next(stream)
-                    views, target = to_device(batch.views, ranks.device), to_device(batch.target, ranks.device)
-                    valid = batch.valid.to(ranks.device)
-                    watch.lap("data")
-                    with ranks.accumulate(wrapped, last=index == config.accumulation - 1):
-                        prediction = predict(
-                            wrapped, views.images, seed=batch.seed, dtype=dtype, head_chunk=config.head_chunk
-                        )
-                        terms = distill_loss(prediction, target, valid, config.loss)
-                        watch.lap("forward")
-                        torch.autograd.backward(terms.total / config.accumulation)
-                    for name, value in {"loss": terms.total, **terms.terms}.items():
-                        sums[name] = sums.get(name, 0.0) + value.detach() / config.accumulation
-                    watch.lap("backward")
-
-                # All processes see the same numbers, so they all take the step or all leave it out.
-                norm = optimizer.clip()
-                told = torch.stack([*sums.values(), norm.new_tensor(float(stop.asked))])
-                *values, stopping = ranks.mean(told).tolist()
-                means, norm_value = dict(zip(sums, values, strict=True)), float(norm)
+            for step in range(run.start, config.steps):
+                watch.lap(None)
+                sums, keys = _accumulate_gradient(run, stream, watch)
+                norm = run.optimizer.clip()
+                # All processes see the same numbers, so they all take the step, leave it out, or stop.
+                *values, asked = ranks.mean(torch.stack([*sums.values(), norm.new_tensor(float(stop.asked))])).tolist()
+                means = {**dict(zip(sums, values, strict=True)), "gradient_norm": float(norm)}
                 share = 0.0
-                if torch.isfinite(torch.tensor([means["loss"], norm_value])).all():
-                    share = optimizer.step(step)
-                    if average is not None:
-                        average.update(student, step)
+                if math.isfinite(means["loss"]) and math.isfinite(means["gradient_norm"]):
+                    share = run.optimizer.step(step)
+                    if run.average is not None:
+                        run.average.update(run.student, step)
                     in_a_row = 0
                 else:
                     skipped, in_a_row = skipped + 1, in_a_row + 1
-                    logger.warning("step %d left out: loss %s, gradient norm %s", step, means["loss"], norm_value)
+                    logger.warning("step %d left out: %s", step + 1, means)
                     if in_a_row == MOST_SKIPS:
-                        raise ConfigError(_advice(step, batch.keys))
-                optimizer.zero_grad()
+                        raise ConfigError(_advice(step + 1, keys))
+                run.optimizer.zero_grad()
                 watch.lap("optim")
 
-                # What it leaves to see: numbers, pictures, checkpoints.
                 done = step + 1
                 recent = [*recent[-49:], means["loss"]]
-                pace = (done - start) * per_step * config.batch / sum(watch.seconds.values())
+                pace = (done - run.start) * samples_a_step / sum(watch.seconds.values())
                 if ranks.first:
                     bar.advance(note=f"loss {means['loss']:.4g} · {pace:.3g} samples/s")
-                    if done % config.log_every == 0 or done == config.steps:
-                        rates = {"lr": config.optim.lr * share, "gradient_norm": norm_value, "samples_per_s": pace}
-                        log.write("train", done, {**means, **rates, "seconds": time.monotonic() - began})
-                    if watched is not None and _due(done, config.validation.every_steps, config.steps):
-                        seen = validate(
-                            student if average is None else average.model,
-                            watched, range(min(len(watched), config.validation.groups)), config, ranks.device, dtype,
-                            pictures=out / "pictures", step=done,
-                        )  # fmt: skip
-                        scores = seen.scores
-                        log.write("validation", done, scores)
-                        for number, path in enumerate(seen.pictures):
-                            log.picture(f"validation/{number}", done, path)
+                    if _due(done, config.log_every, config.steps):
+                        about = {"lr": config.optim.lr * share, "samples_per_s": pace}
+                        log.write("train", done, {**means, **about, "seconds": time.monotonic() - began})
+                    if run.watched is not None and _due(done, config.validation.every_steps, config.steps):
+                        scores = _watch(run, log, done)
                     late = 0 < config.checkpoint.every_seconds <= time.monotonic() - saved_at
-                    if late or stopping or _due(done, config.checkpoint.every_steps, config.steps, last=True):
-                        save(done)
-                        saved_at, saved_step = time.monotonic(), done
-                if stopping and done < config.steps:
+                    if late or asked or done == config.steps or _due(done, config.checkpoint.every_steps, config.steps):
+                        run.save(done)
+                        saved_at = time.monotonic()
+                if asked and done < config.steps:
                     if ranks.first:
-                        logger.warning(
-                            "stopped at step %d of %d; resume with --resume %s", saved_step, config.steps, out
-                        )
+                        logger.warning("stopped after step %d of %d; resume with %s", done, config.steps, run.out)
                     raise KeyboardInterrupt
-                watch.lap(None)
 
-        trained = sum(watch.seconds.values())
+        seconds = sum(watch.seconds.values())
         summary = TrainSummary(
-            out=out,
-            weights=out / "student.safetensors",
+            out=run.out,
+            weights=run.out / STUDENT,
             steps=config.steps,
-            steps_now=config.steps - start,
-            parameters=parameters,
+            steps_now=config.steps - run.start,
+            parameters=run.parameters,
             seconds=time.monotonic() - began,
-            samples_per_second=(config.steps - start) * per_step * config.batch / trained if trained else 0.0,
-            loss=sum(recent) / len(recent) if recent else float("nan"),
+            samples_per_second=(config.steps - run.start) * samples_a_step / seconds if seconds else 0.0,
+            loss=sum(recent) / len(recent) if recent else math.nan,
             skipped=skipped,
             validation=scores,
             time_shares=watch.shares(),
         )
         if ranks.first:
-            save_student(out, student, average, config, reader, scores)
-            write_json(out / "summary.json", {**asdict(summary), "out": str(out), "weights": summary.weights.name})
+            save_student(run.out, run.student, run.average, config, run.reader, scores)
+            write_json(run.out / "summary.json", {**asdict(summary), "out": str(run.out), "weights": STUDENT})
         return summary
 
 
-def _open_data(
-    config: DistillConfig, cache: Path, validation_cache: PathLike | None
-) -> tuple[CachedBatches, CachedBatches | None, dict[str, Any], CacheReader]:
-    reader = CacheReader(cache)
-    keys, held = list(reader.keys()), list[str]()
-    watch = config.validation.every_steps > 0 and not config.overfit
-    if watch and validation_cache is None:
-        keys, held = split_keys(keys, config.validation.held_out, config.seed)
-    batches = CachedBatches(reader, keys, config.data, views=config.views, batch=config.batch, seed=config.seed)
-    watched = None
-    source = reader if validation_cache is None else CacheReader(validation_cache)
-    chosen = held if validation_cache is None else list(source.keys())
-    if watch and chosen:
-        fewest = min(source.shape(key)[0] for key in chosen)
-        watched = CachedBatches(
-            source, chosen, config.data, views=min(config.views, fewest), batch=1, seed=config.seed, augment=False
-        )
-    return batches, watched, cache_identity(reader, keys), reader
+def _accumulate_gradient(
+    run: Run, stream: Iterator[Batch], watch: Stopwatch
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Forward and backward over the batches of one optimiser step: mean loss and terms, and the last samples' keys."""
+    config, device = run.config, run.ranks.device
+    sums: dict[str, Tensor] = {}
+    keys: tuple[str, ...] = ()
+    for index in range(config.accumulation):
+        batch = next(stream)
+        keys = batch.keys
+        views, target = to_device(batch.views, device), to_device(batch.target, device)
+        valid = batch.valid.to(device)
+        watch.lap("data")
+        with run.ranks.accumulate(run.wrapped, last=index == config.accumulation - 1):
+            prediction = predict(
+                run.wrapped, views.images, seed=batch.seed, dtype=run.dtype, head_chunk=config.head_chunk
+            )
+            found = distill_loss(prediction, target, valid, config.loss)
+            watch.lap("forward")
+            torch.autograd.backward(found.total / config.accumulation)
+        for name, value in {"loss": found.total.detach(), **found.terms}.items():
+            sums[name] = sums.get(name, 0.0) + value / config.accumulation
+        watch.lap("backward")
+    return sums, keys
 
 
-def _restore(state: RunState, student: nn.Module, optimizer: Optimizer, average: AveragedWeights | None) -> int:
-    student.load_state_dict(state.model)
-    optimizer.load_state_dict(state.optimizer)
-    if average is not None and state.averaged is not None:
-        average.model.load_state_dict(state.averaged)
-    return state.step
+def _watch(run: Run, log: RunLog, done: int) -> dict[str, float]:
+    """Validate, log the scores and pictures, and return the scores."""
+    assert run.watched is not None
+    numbers = range(min(len(run.watched), run.config.validation.groups))
+    seen = validate(
+        run.best,
+        run.watched,
+        numbers,
+        run.config,
+        run.ranks.device,
+        run.dtype,
+        pictures=run.out / "pictures",
+        step=done,
+    )
+    log.write("validation", done, seen.scores)
+    for number, path in enumerate(seen.pictures):
+        log.picture(f"validation/{number}", done, path)
+    return seen.scores
 
 
-def _due(done: int, every: int, steps: int, *, last: bool = False) -> bool:
-    """Whether something that happens every so many steps, and at the end, is due; `last`: at the end in any case."""
-    return (every > 0 and (done % every == 0 or done == steps)) or (last and done == steps)
+def _due(done: int, every: int, steps: int) -> bool:
+    """Whether something that happens every so many steps (0: never), and after the last, is due."""
+    return every > 0 and (done % every == 0 or done == steps)
 
 
 def _advice(step: int, keys: tuple[str, ...]) -> str:

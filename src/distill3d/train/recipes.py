@@ -11,6 +11,8 @@ from distill3d.train.config import CheckpointConfig, DistillConfig, OptimConfig,
 def paper() -> DistillConfig:
     """The Distill3R paper: 72 M parameters, groups of 20 views, for GPUs with much memory.
 
+    The paper starts from the DUNE encoder: give its file as `pretrained_encoder` (non-commercial), or take the variant
+    "paper_dinov2" and a DINOv2 file (Apache-2.0).
     The paper states the rate, the warm-up, the loss weights and the number of cached views. It is silent about what is
     marked below; those are our choices.
     """
@@ -44,10 +46,11 @@ def paper() -> DistillConfig:
 
 
 def laptop() -> DistillConfig:
-    """The paper's network on two views for twenty steps: proves the wiring on a CPU, learns nothing."""
+    """The paper's settings with a smaller network, two views and twenty steps: proves the wiring, learns nothing."""
     base = paper()
     return replace(
         base,
+        variant="laptop",
         views=2,
         batch=1,
         accumulation=1,

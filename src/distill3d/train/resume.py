@@ -13,7 +13,7 @@ import torch
 
 from distill3d.cache.reader import CacheReader
 from distill3d.errors import CheckpointError, ConfigError
-from distill3d.files import atomic_write_bytes, read_json
+from distill3d.files import PathLike, atomic_write_bytes, read_json
 from distill3d.train.config import DistillConfig
 
 logger = logging.getLogger(__name__)
@@ -84,19 +84,19 @@ def save_checkpoint(run: Path, state: RunState, keep: int) -> Path:
     return path
 
 
-def list_checkpoints(run: str | Path) -> list[Path]:
+def list_checkpoints(run: PathLike) -> list[Path]:
     """The checkpoints of a run folder, oldest first."""
     return sorted((Path(run) / FOLDER).glob("step-*.pt"))
 
 
-def drop_later_checkpoints(run: str | Path, step: int) -> None:
+def drop_later_checkpoints(run: PathLike, step: int) -> None:
     """Remove the checkpoints after `step`: the run goes on from there, so they are of another course."""
     for path in list_checkpoints(run):
         if int(path.stem.split("-")[1]) > step:
             path.unlink()
 
 
-def load_checkpoint(source: str | Path) -> RunState:
+def load_checkpoint(source: PathLike) -> RunState:
     """The newest checkpoint of a run folder, or the one of a file. Nothing in it is executed.
 
     Raises:
@@ -126,6 +126,19 @@ def load_checkpoint(source: str | Path) -> RunState:
     for name in ("settings", "cache", "versions"):
         content[name] = json.loads(content[name])
     return RunState(**content)
+
+
+def find_state(source: PathLike) -> RunState | None:
+    """As `load_checkpoint`, but None for a run folder that was stopped before its first checkpoint: begin again.
+
+    Raises:
+        CheckpointError: as for `load_checkpoint`.
+    """
+    folder = Path(source)
+    if (folder / CONFIG).exists() and not list_checkpoints(folder):
+        logger.info("%s has no checkpoint yet; it begins again", folder)
+        return None
+    return load_checkpoint(source)
 
 
 def cache_identity(reader: CacheReader, keys: Sequence[str]) -> dict[str, Any]:
@@ -185,7 +198,7 @@ def plain(config: Any) -> dict[str, Any]:
     return found
 
 
-def read_settings(run: str | Path) -> DistillConfig:
+def read_settings(run: PathLike) -> DistillConfig:
     """The settings that a run folder was begun with.
 
     Raises:
