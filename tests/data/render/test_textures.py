@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from distill3d.data.render import textures
+from distill3d.data.render.patterns import RESOLUTION
 from distill3d.data.render.textures import texture_bank, texture_index
 from distill3d.errors import ConfigError
 
@@ -28,7 +28,7 @@ def test_patterns_repeat_after_one_without_a_seam():
 
 
 def test_a_texel_is_found_at_its_centre():
-    size = textures.RESOLUTION
+    size = RESOLUTION
     u, v = torch.tensor([(10 + 0.5) / size]), torch.tensor([(200 + 0.5) / size])
     number = texture_index("grain")
     row = number * size * size + 200 * size + 10

@@ -105,7 +105,8 @@ def walk(
     for _ in range(_MAX_ROUNDS):
         stops = max(2, math.ceil(length / 1.2) + 1)
         eye, target = scattered(scene, low, high, stops, generator)
-        eye, target = _smooth(eye, frames * 2), _smooth(target, frames * 2)
+        # Far denser than the frames, so that equal steps along the path come out equal.
+        eye, target = _smooth(eye, frames * 40), _smooth(target, frames * 40)
         # Take the stretch that begins at the first stop and has the wanted length, at equal steps.
         travelled = functional.pad((eye[1:] - eye[:-1]).norm(dim=1).cumsum(0), (1, 0))
         if travelled[-1] < length:

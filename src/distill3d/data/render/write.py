@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 LICENCE = "CC0-1.0 (generated)"
 # Raised whenever the same settings give other pictures, so that old folders are not taken for new ones.
-_PLACE_VERSION = 1
+_PLACE_VERSION = 2
 _ROOMS_VERSION = 1
 _ROOMS_PER_SEED = 1_000_003
 _VIEWS_AT_ONCE = 20
