@@ -1,0 +1,168 @@
+"""Point metrics: error at corresponding pixels after an alignment, and exact nearest distances between clouds."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from distill3d.geometry.align import Similarity, umeyama
+
+PointAlignment = Literal["none", "scale", "similarity"]
+"""none; one scale by least squares, origin and axes untouched; scale, rotation and translation by least squares."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointScores:
+    """Distances at corresponding pixels, in units of the truth."""
+
+    mean: float
+    median: float
+    relative: float
+    """The mean, as a share of the truth's mean distance from the origin (the first camera, for a world map)."""
+    scale: float
+    """That the prediction was multiplied by."""
+    num_points: int
+
+
+def align_points(
+    predicted: Float[np.ndarray, "count 3"], truth: Float[np.ndarray, "count 3"], method: PointAlignment
+) -> tuple[Float[np.ndarray, "count 3"], float]:
+    """Bring corresponding points to the truth; gives them with the scale that was applied.
+
+    Points that determine no rotation (a line, fewer than three) are scaled and shifted only.
+    """
+    p, g = predicted.astype(np.float64), truth.astype(np.float64)
+    if method == "none":
+        return p, 1.0
+    if method == "scale":
+        size = float((p * p).sum())
+        scale = float((p * g).sum()) / size if size > 0 else math.nan
+        return scale * p, scale
+    fit = fit_similarity(p, g)
+    return fit.apply(torch.from_numpy(p)).numpy(), float(fit.scale)
+
+
+def fit_similarity(predicted: Float[np.ndarray, "count 3"], truth: Float[np.ndarray, "count 3"]) -> Similarity:
+    """Fit the least-squares similarity in float64 (Umeyama)."""
+    source, target = (torch.from_numpy(np.asarray(points, dtype=np.float64)) for points in (predicted, truth))
+    return umeyama(source, target, degenerate="identity")
+
+
+def point_scores(
+    predicted: Float[np.ndarray, "*shape 3"],
+    truth: Float[np.ndarray, "*shape 3"],
+    valid: Bool[np.ndarray, "*shape"],
+    *,
+    align: PointAlignment = "similarity",
+) -> PointScores:
+    """Compare pointmaps pixel by pixel after one alignment of all valid points together; NaN for an empty mask."""
+    p, g = predicted[valid].astype(np.float64), truth[valid].astype(np.float64)
+    if len(g) == 0:
+        return PointScores(mean=math.nan, median=math.nan, relative=math.nan, scale=math.nan, num_points=0)
+    aligned, scale = align_points(p, g, align)
+    distance = np.linalg.norm(aligned - g, axis=-1)
+    size = float(np.linalg.norm(g, axis=-1).mean())
+    mean = float(distance.mean())
+    return PointScores(
+        mean=mean,
+        median=float(np.median(distance)),
+        relative=mean / size if size > 0 else math.nan,
+        scale=scale,
+        num_points=len(g),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloudScores:
+    """Distances between two clouds, in their unit."""
+
+    accuracy: float
+    """Mean distance from a predicted point to the nearest true one."""
+    accuracy_median: float
+    completeness: float
+    """Mean distance from a true point to the nearest predicted one."""
+    completeness_median: float
+    normal_consistency: float
+    """Mean |cosine| between the normals of nearest points, averaged over both directions; NaN without normals."""
+    normal_consistency_median: float
+
+
+def cloud_scores(
+    predicted: Float[np.ndarray, "count 3"],
+    truth: Float[np.ndarray, "other 3"],
+    predicted_normals: Float[np.ndarray, "count 3"] | None = None,
+    truth_normals: Float[np.ndarray, "other 3"] | None = None,
+) -> CloudScores:
+    """Measure accuracy and completeness, and how normals agree where both clouds have them; NaN if one is empty."""
+    from scipy.spatial import KDTree  # slow to import
+
+    if len(predicted) == 0 or len(truth) == 0:
+        nan = math.nan
+        return CloudScores(
+            accuracy=nan, accuracy_median=nan, completeness=nan, completeness_median=nan,
+            normal_consistency=nan, normal_consistency_median=nan,
+        )  # fmt: skip
+    to_truth, nearest_truth = KDTree(truth).query(predicted)
+    to_predicted, nearest_predicted = KDTree(predicted).query(truth)
+    consistency = [math.nan, math.nan]
+    if predicted_normals is not None and truth_normals is not None:
+        first = np.abs((predicted_normals * truth_normals[nearest_truth]).sum(axis=-1))
+        second = np.abs((truth_normals * predicted_normals[nearest_predicted]).sum(axis=-1))
+        consistency = [float((measure(first) + measure(second)) / 2) for measure in (np.mean, np.median)]
+    return CloudScores(
+        accuracy=float(to_truth.mean()),
+        accuracy_median=float(np.median(to_truth)),
+        completeness=float(to_predicted.mean()),
+        completeness_median=float(np.median(to_predicted)),
+        normal_consistency=consistency[0],
+        normal_consistency_median=consistency[1],
+    )
+
+
+def estimate_normals(points: Float[np.ndarray, "count 3"], neighbours: int = 30) -> Float[np.ndarray, "count 3"]:
+    """Give the direction of least spread among each point's nearest ones (itself included); the sign is arbitrary."""
+    from scipy.spatial import KDTree
+
+    points = points.astype(np.float64)
+    if len(points) == 0:
+        return np.zeros((0, 3))
+    _, index = KDTree(points).query(points, k=min(neighbours, len(points)))
+    near = points[index.reshape(len(points), -1)]
+    near = near - near.mean(axis=1, keepdims=True)
+    return np.asarray(np.linalg.eigh(np.einsum("nki,nkj->nij", near, near))[1][:, :, 0])
+
+
+def refine_rigidly(
+    predicted: Float[np.ndarray, "count 3"],
+    truth: Float[np.ndarray, "other 3"],
+    max_distance: float,
+    iterations: int = 30,
+) -> Float[np.ndarray, "4 4"]:
+    """Run point-to-point ICP from the identity (rotation and translation only) and give `truth_from_predicted`.
+
+    Pairs farther apart than `max_distance` do not count; it ends when share and rmse of the pairs change by less than
+    1e-6.
+    """
+    from scipy.spatial import KDTree
+
+    tree = KDTree(truth)
+    total = np.eye(4)
+    moved = predicted.astype(np.float64)
+    share, rmse = -1.0, -1.0
+    for step in range(iterations + 1):
+        distance, index = tree.query(moved, distance_upper_bound=max_distance)
+        paired = np.isfinite(distance)
+        if paired.sum() < 3:
+            return total
+        new_share, new_rmse = float(paired.mean()), float(np.sqrt((distance[paired] ** 2).mean()))
+        if step == iterations or (step > 0 and abs(share - new_share) < 1e-6 and abs(rmse - new_rmse) < 1e-6):
+            break
+        share, rmse = new_share, new_rmse
+        source, target = (torch.from_numpy(np.ascontiguousarray(c)) for c in (moved[paired], truth[index[paired]]))
+        update = umeyama(source.double(), target.double(), with_scale=False, degenerate="identity").matrix().numpy()
+        moved = moved @ update[:3, :3].T + update[:3, 3]
+        total = update @ total
+    return total
