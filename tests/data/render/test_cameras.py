@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from distill3d.data.render.cameras import clearance, look_poses, pinholes, scattered, walk
+from distill3d.data.render.cameras import around, clearance, look_poses, pinholes, scattered, walk
 from distill3d.data.render.place import LIVING, place_scene
 from distill3d.data.render.scene import Material, SceneBuilder
 from distill3d.errors import GeometryError
@@ -60,3 +60,13 @@ def test_a_walk_that_is_too_long_is_an_error(monkeypatch):
     monkeypatch.setattr("distill3d.data.render.cameras._MAX_ROUNDS", 8)
     with pytest.raises(GeometryError, match="try fewer frames"):
         walk(place_scene(), *LIVING, 400, torch.Generator().manual_seed(0))
+
+
+def test_a_round_of_photos_goes_around_one_spot_and_neighbours_overlap():
+    eye, target = around(place_scene(), *LIVING, 12, torch.Generator().manual_seed(1))
+    assert eye.shape == target.shape == (12, 3)
+    forward = look_poses(eye, target)[:, :3, 2]
+    neighbours, any_two = (forward[1:] * forward[:-1]).sum(dim=1), forward @ forward.T
+    assert neighbours.mean() > any_two.mean()
+    assert neighbours.median() > 0.5
+    assert target[:, :2].std(dim=0).max() < 1.5

@@ -27,11 +27,11 @@ def test_all_cameras_stand_in_the_living_room_clear_of_furniture(cameras):
     assert (eyes[:, :2] < torch.tensor(LIVING[1][:2])).all()
 
 
-def test_walks_move_in_small_steps_and_scattered_photos_do_not(cameras):
+def test_walks_move_in_small_steps_and_rounds_of_photos_in_larger_ones(cameras):
     steps = cameras.world_from_camera[:, :3, 3].diff(dim=0).norm(dim=1)
     assert (steps[:39] < 0.12).all()
     assert (steps[:39] > 0.02).all()
-    assert steps[80:239].median() > 0.5
+    assert steps[80:239].median() > 0.2
 
 
 def test_lenses_are_about_62_degrees_and_differ(cameras):

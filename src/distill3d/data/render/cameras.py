@@ -93,6 +93,24 @@ def scattered(
     )
 
 
+def around(
+    scene: Scene, low: Vector, high: Vector, count: int, generator: torch.Generator
+) -> tuple[Float[Tensor, "count 3"], Float[Tensor, "count 3"]]:
+    """Eyes and targets of somebody who photographs one corner from all sides, going around it once.
+
+    Neighbours in the order see much the same things, from places a step or two apart.
+
+    Raises:
+        GeometryError: the box is too full to stand in.
+    """
+    margin = torch.tensor([0.8, 0.8, 0.0])
+    lowest, highest = torch.tensor(low) + margin, torch.tensor(high) - margin
+    x, y, z = (lowest + (highest - lowest) * torch.rand(3, generator=generator)).tolist()
+    eye, target = scattered(scene, low, high, count, generator, focus=(x, y, z))
+    order = torch.atan2(eye[:, 1] - y, eye[:, 0] - x).argsort()
+    return eye[order], target[order]
+
+
 def walk(
     scene: Scene, low: Vector, high: Vector, frames: int, generator: torch.Generator, *, step_m: float = 0.09
 ) -> tuple[Float[Tensor, "frames 3"], Float[Tensor, "frames 3"]]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.data.render import decor, furniture
-from distill3d.data.render.cameras import look_poses, random_pinholes, scattered, walk
+from distill3d.data.render.cameras import around, look_poses, random_pinholes, walk
 from distill3d.data.render.furniture import cloth, paint, wood
 from distill3d.data.render.scene import Material, Scene, SceneBuilder
 from distill3d.data.render.shell import Opening, Wall, on_wall, room_shell
@@ -19,6 +19,7 @@ KITCHEN = ((6.16, 0.6, 0.0), (9.6, 4.6, 2.6))
 
 _WALK_SHARE = 0.4
 _WALK_FRAMES = 40
+_ROUND_FRAMES = 12
 
 _OAK, _WALNUT, _PINE, _WHITE = (0.72, 0.54, 0.36), (0.38, 0.25, 0.17), (0.85, 0.7, 0.48), (0.92, 0.91, 0.88)
 
@@ -34,10 +35,12 @@ class PlaceCameras:
 
 
 def place_cameras(size: tuple[int, int], *, num_train: int, num_test: int, seed: int) -> PlaceCameras:
-    """Cameras at eye level in the living room: walks and scattered photos for training, then others held out.
+    """Cameras at eye level in the living room: walks and rounds of photos for training, then others held out.
+
+    A round has twelve photos that look at one spot from around it, so neighbouring frames overlap everywhere.
 
     Raises:
-        GeometryError: never for the apartment as it stands; see `scattered`.
+        GeometryError: never for the apartment as it stands; see `walk`.
     """
     generator = torch.Generator().manual_seed(seed)
     eyes: list[Tensor] = []
@@ -45,8 +48,8 @@ def place_cameras(size: tuple[int, int], *, num_train: int, num_test: int, seed:
     for count in (num_train, num_test):
         walks = int(count * _WALK_SHARE) // _WALK_FRAMES
         stretches = [walk(place_scene(), *LIVING, _WALK_FRAMES, generator) for _ in range(walks)]
-        rest = count - walks * _WALK_FRAMES
-        stretches.append(scattered(place_scene(), *LIVING, rest, generator))
+        rounds = range(walks * _WALK_FRAMES, count, _ROUND_FRAMES)
+        stretches += [around(place_scene(), *LIVING, min(_ROUND_FRAMES, count - start), generator) for start in rounds]
         eyes.extend(eye for eye, _ in stretches)
         targets.extend(target for _, target in stretches)
     return PlaceCameras(

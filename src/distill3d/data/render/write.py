@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 LICENCE = "CC0-1.0 (generated)"
 # Raised whenever the same settings give other pictures, so that old folders are not taken for new ones.
-_PLACE_VERSION = 2
+_PLACE_VERSION = 3
 _ROOMS_VERSION = 1
 _ROOMS_PER_SEED = 1_000_003
 _VIEWS_AT_ONCE = 20
@@ -40,9 +40,9 @@ def render_place(
 ) -> Path:
     """Photograph the demo's apartment into one annotated scene folder, and return it.
 
-    The apartment is always the same; `seed` draws the cameras. The frames are in time order: walks, then scattered
-    photos, first for training and then (other walks, other photos) held out with split "test". A folder that is
-    already complete with these settings is left as it is.
+    The apartment is always the same; `seed` draws the cameras. The frames are in time order: walks, then rounds of
+    photos of one spot after another, first for training and then (others of both) held out with split "test".
+    A folder that is already complete with these settings is left as it is.
 
     Raises:
         OutputError: the folder holds a scene with other settings, or cannot be written to.
