@@ -165,7 +165,8 @@ def test_the_likelihood_moves_only_the_confidence_towards_alpha_over_the_error()
         distill_loss(current, no_confidence, full(target), config).total.backward()
         optimiser.step()
     assert student.pointmap_world.grad is None or not student.pointmap_world.grad.any()
-    unit = [points / points.norm(dim=-1).mean(dim=(1, 2, 3), keepdim=True)[..., None] for points in (student.pointmap_world, target.pointmap_world)]  # fmt: skip
+    worlds = (student.pointmap_world, target.pointmap_world)
+    unit = [points / points.norm(dim=-1).mean(dim=(1, 2, 3), keepdim=True)[..., None] for points in worlds]
     best = (0.2 / (unit[0] - unit[1]).norm(dim=-1)).clamp(min=1).detach()
     found = (1 + raw.exp()).detach()
     assert ((found - best).abs() / best)[best > 1.2].median() < 0.1

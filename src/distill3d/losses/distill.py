@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from distill3d.errors import ConfigError
-from distill3d.geometry.normalize import mean_distance
+from distill3d.geometry.normalize import normalize_pointmaps
 from distill3d.losses.config import DistillLossConfig
 from distill3d.losses.pose import pose_terms
 from distill3d.losses.surface import gradient_term, normal_term
@@ -56,7 +56,6 @@ def distill_loss(
     """
     with torch.autocast(valid.device.type, enabled=False):
         prediction, target = map_tensors(prediction, _float32), map_tensors(target, _float32)
-        pixels = _Pixels.of(valid)
         terms: dict[str, Tensor] = {}
         confidence: list[Tensor] = []
         for name, frame in (("global", "world"), ("local", "camera")):
@@ -65,11 +64,11 @@ def distill_loss(
             alpha = config.alpha_global if frame == "world" else config.alpha_local
             if alpha == 0 and (maps[0] is None or maps[1] is None):
                 continue
-            squared = _squared_error(*maps, valid, pixels, frame, config)
+            squared = _squared_error(*maps, valid, frame, config)
             error = squared if config.error == "squared" else _root(squared)
-            terms[name] = _mean(_weight(own, theirs, pixels, frame, config) * error, pixels, config.reduction)
+            terms[name] = _mean(_weight(own, theirs, valid, frame, config) * error, valid, config.reduction)
             if config.confidence_term != "none":
-                confidence.append(_confidence_term(own, theirs, _root(squared.detach()), pixels, frame, config))
+                confidence.append(_confidence_term(own, theirs, _root(squared.detach()), valid, frame, config))
         if confidence:
             terms["confidence"] = torch.stack(confidence).mean()
         factors = {"global": config.alpha_global, "local": config.alpha_local, "confidence": config.gamma}
@@ -89,83 +88,68 @@ def distill_loss(
     return LossTerms(total=total, terms={name: term.detach() for name, term in terms.items()})
 
 
-class _Pixels(NamedTuple):
-    """The valid pixels, one after the other."""
-
-    valid: Bool[Tensor, "batch views height width"]
-    sample: Int[Tensor, " pixels"]
-    view: Int[Tensor, " pixels"]
-
-    @classmethod
-    def of(cls, valid: Tensor) -> "_Pixels":
-        sample, view, _, _ = valid.nonzero(as_tuple=True)
-        return cls(valid, sample, view)
-
-
 def _squared_error(
-    own: Tensor | None, theirs: Tensor | None, valid: Tensor, pixels: _Pixels, frame: str, config: DistillLossConfig
-) -> Float[Tensor, " pixels"]:
+    own: Tensor | None, theirs: Tensor | None, valid: Tensor, frame: str, config: DistillLossConfig
+) -> Float[Tensor, "batch views height width"]:
+    """Squared distance between the normalised maps; 0 outside the mask."""
     own, theirs = _both(own, theirs, f"{frame} pointmap")
     sides = []
     for points in (own, theirs):
         # Select before dividing: a NaN outside the mask would reach the gradient of the divisor.
-        inside = points[valid]
+        inside = torch.where(valid[..., None], points, 0.0)
         if config.normalise:
-            over: Literal["sample", "view"] = "sample" if frame == "world" else "view"
-            size = mean_distance(points, valid, over)
-            size = torch.where(size > 0, size, 1.0)
-            spread = size[pixels.sample] if over == "sample" else size[pixels.sample, pixels.view]
-            inside = inside / spread[:, None]
+            inside, _ = normalize_pointmaps(inside, valid, "sample" if frame == "world" else "view")
         sides.append(inside)
     return (sides[0] - sides[1]).square().sum(dim=-1)
 
 
 def _weight(
-    own: Tensor | None, theirs: Tensor | None, pixels: _Pixels, frame: str, config: DistillLossConfig
-) -> Float[Tensor, " pixels"]:
+    own: Tensor | None, theirs: Tensor | None, valid: Tensor, frame: str, config: DistillLossConfig
+) -> Float[Tensor, "batch views height width"]:
     if config.weight_by == "none":
-        return torch.ones(len(pixels.sample), device=pixels.valid.device)
+        return torch.ones(valid.shape, device=valid.device)
     confidence = theirs if config.weight_by == "teacher" else own
     if confidence is None:
         raise ConfigError(
             f"weight_by={config.weight_by!r} needs the {config.weight_by}'s {frame} confidence, which is absent. "
             "Use another teacher, or weight_by='none'."
         )
-    chosen = confidence.detach()[pixels.valid]
+    chosen = torch.where(valid, confidence.detach(), 0.0)
     if config.weight_form == "clamped":
         return (chosen / config.clamp_at).clamp(0, 1)
     if config.weight_form == "balanced":
-        return chosen / chosen.mean().clamp(min=1e-12)
+        return chosen / _mean(chosen, valid, "pixels").clamp(min=1e-12)
     return chosen
 
 
 def _confidence_term(
     own: Tensor | None,
     theirs: Tensor | None,
-    distance: Float[Tensor, " pixels"],
-    pixels: _Pixels,
+    distance: Float[Tensor, "batch views height width"],
+    valid: Tensor,
     frame: str,
     config: DistillLossConfig,
 ) -> Float[Tensor, ""]:
     if config.confidence_term == "likelihood":
-        chosen = _both(own, own, f"{frame} confidence")[0][pixels.valid]
-        return _mean(chosen * distance - config.likelihood_alpha * chosen.log(), pixels, "pixels")
+        theirs = own
     own, theirs = _both(own, theirs, f"{frame} confidence")
-    left, right = own[pixels.valid], theirs[pixels.valid]
+    # 1 outside the mask: its logarithm is 0 on both sides.
+    own, theirs = torch.where(valid, own, 1.0), torch.where(valid, theirs, 1.0)
+    if config.confidence_term == "likelihood":
+        return _mean(own * distance - config.likelihood_alpha * own.log(), valid, "pixels")
     if config.confidence_term == "log_l1":
-        left, right = left.log(), right.log()
-    return _mean((left - right).abs(), pixels, "pixels")
+        own, theirs = own.log(), theirs.log()
+    return _mean((own - theirs).abs(), valid, "pixels")
 
 
 def _mean(
-    values: Float[Tensor, " pixels"], pixels: _Pixels, reduction: Literal["pixels", "views"]
+    values: Float[Tensor, "batch views height width"], valid: Tensor, reduction: Literal["pixels", "views"]
 ) -> Float[Tensor, ""]:
-    """Mean over pixels, or over the views that have pixels; 0 without pixels."""
+    """Mean over the valid pixels, or over the views that have some; the values are 0 elsewhere. 0 without pixels."""
     if reduction == "pixels":
-        return values.sum() / max(len(values), 1)
-    counts = pixels.valid.sum(dim=(0, 2, 3))
-    sums = values.new_zeros(len(counts)).index_add(0, pixels.view, values)
-    return (sums / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
+        return values.sum() / valid.sum().clamp(min=1)
+    counts = valid.sum(dim=(0, 2, 3))
+    return (values.sum(dim=(0, 2, 3)) / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
 
 
 def _root(squared: Tensor) -> Tensor:

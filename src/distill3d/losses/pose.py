@@ -1,5 +1,7 @@
 """Relative camera poses that the two pointmaps of a student imply, against the teacher's."""
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -9,6 +11,9 @@ from distill3d.geometry.align import align_maps
 from distill3d.geometry.normalize import mean_distance
 from distill3d.geometry.poses import rotation_angle
 from distill3d.types import Prediction
+
+PIXELS = 4096
+"""A pose is fitted to about so many pixels of a view, evenly spread."""
 
 
 def pose_terms(
@@ -54,7 +59,16 @@ def _poses(
     if maps.pointmap_world is None or maps.pointmap_camera is None:
         raise ConfigError(f"The pose term needs world and camera pointmaps of the {side}. Set pose_weight to 0.")
     weight = weights.confidence_world
-    fit = align_maps(maps.pointmap_camera, maps.pointmap_world, weight, valid, degenerate="identity")
+    # Six numbers need no more pixels than this, and float64 on all of them would cost more than the network.
+    step = max(1, math.ceil(math.sqrt(valid.shape[2] * valid.shape[3] / PIXELS)))
+    every = (slice(None), slice(None), slice(step // 2, None, step), slice(step // 2, None, step))
+    fit = align_maps(
+        maps.pointmap_camera[every],
+        maps.pointmap_world[every],
+        None if weight is None else weight[every],
+        valid[every],
+        degenerate="identity",
+    )
     assert fit.determined is not None
     size = _size(maps.pointmap_world, valid, side)
     return fit.rotation, fit.translation / size[:, None, None], fit.determined
