@@ -175,6 +175,18 @@ def test_forty_percent_wrong_points_do_not_spoil_a_robust_fit(seed):
     assert_same(fit, truth, atol=1e-6, rtol=1e-6)
 
 
+def test_a_robust_fit_of_many_points_finds_the_few_that_count():
+    rng = generator(20)
+    truth = random_similarity(rng, 2)
+    source = torch.randn(2, 9000, 3, generator=rng, dtype=float64)
+    target = truth.apply(source)
+    target[:, ::10] += torch.randn(2, 900, 3, generator=rng, dtype=float64)
+    weights = torch.zeros(2, 9000, dtype=float64)
+    weights[0], weights[1, 4000:4030] = 1, 1
+    target[1, :4000] = torch.nan
+    assert_same(robust_similarity(source, target, weights, max_points=500), truth, atol=1e-6, rtol=1e-6)
+
+
 def test_a_robust_fit_of_noisy_points_is_nearly_the_least_squares_fit():
     rng = generator(12)
     truth = random_similarity(rng, 3)

@@ -145,29 +145,51 @@ def robust_similarity(
     weights: Float[Tensor, "*batch points"] | None = None,
     *,
     iterations: int = 10,
+    max_points: int = 4096,
     with_scale: bool = True,
     degenerate: Degenerate = "raise",
 ) -> Similarity:
     """Fit a similarity that a minority of wrong points does not spoil.
 
     Weighted least distances (not squared) by `iterations` reweighted fits, then one least-squares fit over the points
-    within three robust standard deviations. Same arguments and errors as `umeyama`; no gradient passes.
+    within three robust standard deviations. Same errors as `umeyama`; no gradient passes.
+
+    Args:
+        source, target, weights, with_scale, degenerate: as for `umeyama`.
+        iterations: reweighted fits.
+        max_points: where there are more, the reweighted fits look at this many, evenly chosen; the last fit sees all.
     """
     with torch.no_grad():
         base = torch.ones_like(source[..., 0]) if weights is None else weights
-        used = base > 0
         fit = umeyama(source, target, base, with_scale=with_scale, degenerate=degenerate)
-        if not used.any():
+        if source.shape[-2] == 0:
             return fit
-        tiny = torch.finfo(source.dtype).eps * _largest(torch.where(used[..., None], target, 0.0)).clamp(min=1e-30)
+        some_source, some_target, some_base = source, target, base
+        if source.shape[-2] > max_points:
+            chosen = _even_choice(base > 0, max_points)
+            some_base = base.gather(-1, chosen)
+            triple = chosen[..., None].expand(*chosen.shape, 3)
+            some_source, some_target = source.gather(-2, triple), target.gather(-2, triple)
+        used = some_base > 0
+        tiny = torch.finfo(source.dtype).eps * _largest(torch.where(used[..., None], some_target, 0.0)).clamp(min=1e-30)
         for _ in range(iterations):
-            distance, median = _distances(fit, source, target, used)
+            distance, median = _distances(fit, some_source, some_target, used)
             near = torch.maximum(0.1 * median, tiny)[..., None]
-            fit = umeyama(source, target, base / distance.clamp(min=near), with_scale=with_scale, degenerate="identity")
-        distance, median = _distances(fit, source, target, used)
-        keep = distance <= torch.maximum(3 * 1.4826 * median, 4 * tiny)[..., None]
+            weight = some_base / distance.clamp(min=near)
+            fit = _choose(umeyama(some_source, some_target, weight, with_scale=with_scale, degenerate="identity"), fit)
+        _, median = _distances(fit, some_source, some_target, used)
+        distance = torch.linalg.vector_norm(fit.apply(source) - target, dim=-1)
+        keep = distance <= torch.maximum(3 * 1.4826 * median, 4 * tiny)[..., None]  # False where it is NaN
         trimmed = umeyama(source, target, torch.where(keep, base, 0.0), with_scale=with_scale, degenerate="identity")
         return _choose(trimmed, fit)
+
+
+def _even_choice(used: Tensor, count: int) -> Tensor:
+    """Indices of `count` used points of every set, evenly spaced; some come twice where there are fewer."""
+    order = torch.argsort((~used).to(torch.uint8), dim=-1, stable=True)  # the used ones come first
+    last = (used.sum(dim=-1, keepdim=True) - 1).clamp(min=0)
+    places = torch.linspace(0, 1, count, dtype=torch.float64, device=used.device) * last
+    return order.gather(-1, places.round().long())
 
 
 def _distances(fit: Similarity, source: Tensor, target: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
