@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from distill3d.cache import CacheReader
-from distill3d.errors import ConfigError, OutputError
+from distill3d.checkpoints import load_saved
+from distill3d.errors import CheckpointError, ConfigError, OutputError
 from distill3d.train import loop
 from distill3d.train.config import OptimConfig, SamplingConfig, ValidationConfig
 from distill3d.train.logs import read_metrics
@@ -39,6 +40,7 @@ def test_the_same_seed_gives_the_same_losses_and_another_seed_others(cache, tmp_
     assert losses(tmp_path / "one") != losses(tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_curve_of_one_with_twice_the_accumulation(cache, tmp_path):
     settings = {"steps": 5, "optim": {"lr": 1e-3, "warmup_steps": 1, "clip_norm": 0.5}}
     alone, pair = {**settings, "accumulation": 4}, {**settings, "accumulation": 2}
@@ -152,6 +154,34 @@ def test_a_student_that_starts_at_the_mean_is_nearer_to_its_labels(cache):
         truth = batch.target.pointmap_camera[..., 2]
         errors.append(float((depth / depth.mean() - truth / truth.mean()).abs().mean()))
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_a_run_starts_from_the_weights_of_another(cache, tmp_path):
+    train(tiny_config(steps=30, overfit=True, optim=OptimConfig(lr=3e-3)), cache, tmp_path / "first")
+    again = tiny_config(steps=1, overfit=True, initial_weights=str(tmp_path / "first"))
+    train(again, cache, tmp_path / "second")
+    assert losses(tmp_path / "second")[0] < 1.05 * losses(tmp_path / "first")[-1] < losses(tmp_path / "first")[0]
+    about = json.loads((tmp_path / "second" / "config.json").read_text())
+    assert about["settings"]["initial_weights"] == str(tmp_path / "first")
+
+
+def test_weights_of_another_architecture_are_refused_as_a_start(cache, tmp_path):
+    train(tiny_config(steps=1), cache, tmp_path / "tiny")
+    with pytest.raises(CheckpointError, match=r"other settings than variant 'demo'"):
+        train(tiny_config(variant="demo", initial_weights=str(tmp_path / "tiny")), cache, tmp_path / "demo")
+
+
+def test_a_pretrained_encoder_is_taken_up_and_its_licence_is_not_forgotten(cache, tmp_path):
+    donor = build_student(tiny_config(seed=9)).encoder.state_dict()
+    save_file({name: value.contiguous() for name, value in donor.items()}, tmp_path / "encoder.safetensors")
+    frozen = OptimConfig(lr=1e-3, encoder_lr=1e-12)
+    config = tiny_config(steps=1, optim=frozen, pretrained_encoder=str(tmp_path / "encoder.safetensors"))
+    train(config, cache, tmp_path / "run")
+    student, info = load_saved(tmp_path / "run")
+    for name, value in student.encoder.state_dict().items():
+        assert torch.allclose(value, donor[name], atol=1e-6), name
+    assert any("encoder.safetensors" in line for line in info.meta["licence_chain"])
+    assert info.meta["teacher"] == "wall"
 
 
 def test_a_device_that_is_not_there_is_refused(cache, tmp_path):

@@ -37,7 +37,7 @@ def cache(tmp_path_factory):
 
 def start(cache, out, settings):
     words = [sys.executable, str(SCRIPT), str(cache), str(out), json.dumps(settings)]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def wait_for_step(out, step, process):
@@ -62,6 +62,7 @@ def assert_same_run(one, two):
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_and_resumed_equals_one_that_never_stopped(cache, tmp_path):
     config = config_from(SETTINGS)
     train(config, cache, tmp_path / "straight")
@@ -76,12 +77,13 @@ def test_a_run_killed_at_any_moment_and_resumed_equals_one_that_never_stopped(ca
     assert_same_run(tmp_path / "killed", tmp_path / "straight")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_asked_to_stop_writes_a_checkpoint_of_its_last_step_first(cache, tmp_path, number):
-    settings = {**SETTINGS, "steps": 5000, "checkpoint": {"every_steps": 0, "every_seconds": 0}}
+    settings = {**SETTINGS, "steps": 5000, "workers": 1, "checkpoint": {"every_steps": 0, "every_seconds": 0}}
     process = start(cache, tmp_path / "run", settings)
     wait_for_step(tmp_path / "run", 3, process)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal does: the reading process is told too
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert load_checkpoint(tmp_path / "run").step == len(read_metrics(tmp_path / "run")) < 5000

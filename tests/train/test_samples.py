@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distill3d.cache import CacheReader
+from distill3d.cache import CacheHeader, CacheReader, CacheWriter
 from distill3d.errors import ConfigError
 from distill3d.geometry.poses import invert_pose, transform_points
 from distill3d.train.config import SamplingConfig
@@ -112,6 +112,17 @@ def test_without_augmentation_views_are_evenly_spaced_and_the_first_is_the_refer
 def test_groups_that_are_too_small_are_named_with_what_to_do(cache):
     with pytest.raises(ConfigError, match=r"views is 9, but group wall/000 .* has 4.*Set views to 4 or less"):
         open_batches(cache, views=9)
+
+
+def test_a_cache_of_upright_and_wide_groups_gives_batches_of_one_size(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    with CacheWriter(tmp_path / "mixed", header=CacheHeader(teacher="wall")) as writer:
+        for number in range(6):
+            size = (28, 42) if number % 2 else (42, 28)
+            writer.add(f"wall/{number}", *make_sample(generator, 2, size))
+    batches = open_batches(tmp_path / "mixed", views=2)
+    shapes = {batches[number].views.images.shape for number in range(len(batches))}
+    assert shapes == {(2, 2, 3, 28, 42), (2, 2, 3, 42, 28)}
 
 
 def test_batches_travel_to_other_processes(cache):

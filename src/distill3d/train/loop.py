@@ -68,6 +68,7 @@ def train(
 
     The folder gets `config.json`, `metrics.jsonl`, `checkpoints/`, `pictures/`, `tensorboard/`, `summary.json` and
     `student.safetensors`. Started by torchrun, the processes share the work, and only the first writes.
+    The same seed gives the same bits on a CPU with the same number of threads, stopped and resumed or not.
 
     Args:
         config: all settings; see `recipes`.

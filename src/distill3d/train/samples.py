@@ -14,6 +14,7 @@ from distill3d.errors import ConfigError
 from distill3d.train.config import SamplingConfig
 from distill3d.train.order import BatchOrder, Draw, seed_of
 from distill3d.train.rebase import rebase, with_poses
+from distill3d.train.stopping import outlive_stop_requests
 from distill3d.types import Prediction, Views, collate
 
 _LABELS = (
@@ -145,6 +146,7 @@ def batches_in_order(batches: CachedBatches, numbers: Sequence[int], workers: in
         batch_size=None,
         sampler=list(numbers),
         num_workers=workers,
+        worker_init_fn=outlive_stop_requests,
         # The loader draws a seed for its workers; nothing here uses it, but the global generator must not move.
         generator=torch.Generator(),
     )

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,13 +15,8 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.asked = False
-        self._process = os.getpid()
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a reading process, forked from ours: Ctrl-C is the parent's business
-            if number == signal.SIGTERM:
-                raise SystemExit
-            return
         if self.asked:
             raise KeyboardInterrupt  # a second Ctrl-C does not wait
         self.asked = True
@@ -42,3 +36,12 @@ def stop_requests() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def outlive_stop_requests(worker: int) -> None:
+    """Let a reading process go on while its parent finishes the step: both signals often reach a whole group.
+
+    Ctrl-C is ignored, since the parent ends its readers; SIGTERM ends this process after half a minute of grace.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
