@@ -115,3 +115,10 @@ def test_impossible_wishes_are_refused_in_words():
         complete(Prediction(pointmap_world=WORLD), pose_method="similarity")
     with pytest.raises(GeometryError, match="neither pointmaps"):
         complete(Prediction())
+
+
+def test_a_focal_length_that_no_lens_has_is_not_believed(caplog):
+    squeezed = PLACE.local * torch.tensor([1e5, 1e5, 1.0])
+    done = complete_with_info(Prediction(pointmap_world=squeezed, pointmap_camera=squeezed))
+    assert "no plausible focal length" in caplog.text
+    assert 0.5 * WIDTH < done.info["focal_px"][0] < 2 * WIDTH

@@ -27,6 +27,8 @@ PointSource = Literal["world", "camera"]
 
 FALLBACK_FOV_RAD = 1.0
 """Horizontal opening (57 degrees, a phone's main camera) where no view tells its focal length."""
+PLAUSIBLE_FOCAL = (0.1, 20.0)
+"""Focal lengths beyond these shares of the longer side (157 and 2.9 degrees across) tell of a broken map, not a lens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,12 +216,13 @@ def _intrinsics(
         # The least certain tenth is left out, as the reference code of Fast3R does.
         valid = valid & (confidence >= _lowest_tenth(confidence, valid)[..., None, None])
     focal = torch.stack([focal_from_pointmap(local[:, view], valid[:, view]) for view in range(local.shape[1])], dim=1)
-    good = torch.isfinite(focal) & (focal > 0)
+    relative = focal / max(height, width)
+    good = (relative > PLAUSIBLE_FOCAL[0]) & (relative < PLAUSIBLE_FOCAL[1])  # NaN is not
     guess = intrinsics_from_fov(torch.tensor(FALLBACK_FOV_RAD), height, width)[0, 0].to(focal)
     typical = torch.where(good, focal, torch.nan).nanmedian(dim=1, keepdim=True).values
     typical = torch.where(torch.isfinite(typical), typical, guess)
     if not bool(good.all()):
-        logger.warning("%d views tell no focal length; the others' median is taken", int((~good).sum()))
+        logger.warning("%d views tell no plausible focal length; the others' median is taken", int((~good).sum()))
     return centred_intrinsics(torch.where(good, focal, typical), height, width)
 
 
