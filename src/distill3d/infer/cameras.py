@@ -28,7 +28,7 @@ PointSource = Literal["world", "camera"]
 FALLBACK_FOV_RAD = 1.0
 """Horizontal opening (57 degrees, a phone's main camera) where no view tells its focal length."""
 PLAUSIBLE_FOCAL = (0.1, 20.0)
-"""Focal lengths beyond these shares of the longer side (157 and 2.9 degrees across) tell of a broken map, not a lens."""
+"""Focal lengths beyond these shares of the longer side (157 and 2.9 degrees across) tell of a broken map."""
 
 
 @dataclass(frozen=True, kw_only=True)
