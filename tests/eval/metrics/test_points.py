@@ -111,6 +111,15 @@ def test_clouds_on_paper():
     assert math.isnan(cloud_scores(np.zeros((0, 3)), truth).accuracy)
 
 
+def test_fewer_queries_estimate_the_same_numbers():
+    rng = np.random.default_rng(10)
+    predicted, truth = rng.uniform(size=(4000, 3)), rng.uniform(size=(5000, 3)) + 0.05
+    every, some = cloud_scores(predicted, truth), cloud_scores(predicted, truth, max_queries=1000)
+    assert some.accuracy == pytest.approx(every.accuracy, rel=0.05)
+    assert some.completeness == pytest.approx(every.completeness, rel=0.05)
+    assert some != every
+
+
 def test_the_normals_of_a_plane_are_its_normal():
     plane = np.random.default_rng(8).uniform(size=(100, 3)) * np.array([1, 1, 0.0])
     np.testing.assert_allclose(np.abs(estimate_normals(plane)), np.tile([0, 0, 1.0], (100, 1)), atol=1e-9)
