@@ -333,6 +333,14 @@ def test_two_writers_never_meet(tmp_path):
                 os._exit(42 if "another run is writing" in str(error) else 1)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 42
+        pid = os.fork()
+        if pid == 0:  # a child that inherited the open writer
+            try:
+                writer.add("a", *make_sample(0))
+            except CacheError as error:
+                os._exit(43 if "belongs to another process" in str(error) else 1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 43
         writer.add("a", *make_sample(0))
     write(tmp_path / "c", [1], resume=True)
 
@@ -493,3 +501,13 @@ def test_describe_tells_the_cache_in_numbers(tmp_path):
     shard = (tmp_path / "c" / "shard-00000.tar").stat().st_size
     assert 0.3 * shard < found["bytes"] < shard
     assert np.isclose(found["bytes_per_view"], found["bytes"] / 6, atol=1)
+
+
+@pytest.mark.slow
+def test_a_process_that_read_a_cache_ends_well(tmp_path):
+    # Arrow's threads, started after torch, used to abort the process on its way out.
+    write(tmp_path / "c", range(2))
+    code = "import sys, torch\nfrom distill3d.cache import CacheReader\nprint(len(CacheReader(sys.argv[1])))"
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "c")], capture_output=True, text=True)
+        assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "2", "")

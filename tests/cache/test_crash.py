@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import resource
 import signal
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from distill3d.cache import CacheHeader, CacheReader, CacheWriter
-from distill3d.errors import CacheError
+from distill3d.errors import CacheError, OutputError
 
 from .samples import make_sample
 
@@ -177,6 +178,22 @@ def test_killing_at_random_moments_again_and_again_ends_in_the_same_cache(tmp_pa
         seen = now
     write_rest(folder)
     assert contents(folder) == uninterrupted
+
+
+def test_a_file_that_the_system_lets_grow_no_further_keeps_what_was_committed(tmp_path, uninterrupted):
+    pid = os.fork()
+    if pid == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))  # a sample and a half
+        try:
+            write_rest(tmp_path / "c")
+        except OutputError as error:
+            os._exit(7 if "Everything committed is safe" in str(error) else 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert committed(tmp_path / "c") == {KEYS[0]}
+    assert not (tmp_path / "c" / "journal.jsonl").exists()  # the index had room enough
+    write_rest(tmp_path / "c")
+    assert contents(tmp_path / "c") == uninterrupted
 
 
 def test_samples_committed_in_groups_survive_as_groups(tmp_path):

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from distill3d import teachers
+from distill3d import models, teachers
 from distill3d.cache import CacheReader, CacheWriter
 from distill3d.data.fit import ImageFit
 from distill3d.data.groups import load_group
@@ -15,6 +15,7 @@ from distill3d.errors import CacheError, ConfigError, DataError
 from distill3d.teachers import run as run_module
 from distill3d.teachers.mask import ConfidenceMask
 from distill3d.teachers.run import run_teacher
+from distill3d.teachers.zoo import NetworkTeacher
 from distill3d.types import Prediction, Views
 
 from .views import wall_views, write_scene
@@ -248,3 +249,27 @@ def test_the_rest_of_the_run_is_estimated_from_its_start(tmp_path, manifest, mon
 def test_a_full_cache_folder_stays_locked_while_it_is_written(tmp_path, manifest):
     with CacheWriter(tmp_path / "c"), pytest.raises(CacheError, match="another run is writing"):
         run_teacher(Fake(), manifest, contiguous(manifest, 2), tmp_path / "c", fit=FIT, resume=True)
+
+
+def test_real_photos_go_through_a_network_into_a_cache(tmp_path, shared_data):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in sorted((shared_data / "buddha" / "images").glob("*.jpg"))[:5]:
+        shutil.copy(path, photos)
+    manifest = build_manifest(photos)[0]
+    groups = contiguous(manifest, 2)
+    broken = photos / manifest.row(groups[-1].scene, groups[-1].frames[-1]).image
+    broken.write_bytes(broken.read_bytes()[:2000])
+    spec = models.get("distill3r")
+    teacher = NetworkTeacher(spec.build(spec.variant("tiny")), name="tiny")
+    done = run_teacher(teacher, manifest, groups, tmp_path / "c", fit=ImageFit(long_side=112), batch_size=2)
+    assert done.num_written == len(groups) - 1
+    assert broken.name in done.failures[0][1]
+    reader = CacheReader(tmp_path / "c")
+    assert reader.verify() == []
+    sample = reader.load(groups[0].key)
+    assert sample.views.images.shape == (1, 2, 3, 70, 112)
+    assert sample.similarity is not None
+    assert not sample.valid[0, 0, 0].any()  # padding above a photo of 63 rows
+    assert sample.valid[0, 0, 35].all()
+    assert 0.2 < sample.views.images[0, 0, :, 35].mean() < 0.8

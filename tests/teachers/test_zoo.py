@@ -74,6 +74,20 @@ def test_wrong_points_do_not_bend_the_alignment():
     assert (found.pointmap_world - raw.pointmap_world).norm(dim=-1).mean() < 0.05
 
 
+def test_padding_has_no_say_in_the_alignment():
+    images = wall_views(views=2).images
+    raw = Guess()(images)
+    valid = torch.ones_like(raw.confidence_world, dtype=torch.bool)
+    valid[..., 20:] = False
+    spoiled = raw.pointmap_world.clone()
+    spoiled[..., 20:, :] = torch.nan
+    found = labels.world_from_local(dataclasses.replace(raw, pointmap_world=spoiled), valid)
+    spoiled[..., 20:, :] = 9.0
+    again = labels.world_from_local(dataclasses.replace(raw, pointmap_world=spoiled), valid)
+    assert torch.equal(found.world_from_camera, again.world_from_camera)
+    assert found.pointmap_world.isfinite().all()
+
+
 def test_a_view_without_a_similarity_keeps_its_world_map():
     images = wall_views(views=2).images
     raw = Guess()(images)

@@ -146,7 +146,10 @@ def read_index(folder: Path) -> pa.Table:
     """
     path = folder / INDEX_NAME
     try:
-        table = pq.read_table(io.BytesIO(path.read_bytes()))
+        # Without Arrow's threads: they do not survive a fork, and with torch loaded first they abort the process when
+        # it ends ("terminate called without an active exception", pyarrow 26 with torch 2.13).
+        file = pq.ParquetFile(pa.BufferReader(path.read_bytes()), pre_buffer=False)
+        table = file.read(use_threads=False)
     except FileNotFoundError:
         return SCHEMA.empty_table()
     except (pa.ArrowException, OSError) as error:

@@ -77,7 +77,7 @@ class NetworkTeacher:
             found = self.model(images, **self._options)
         found = map_tensors(found, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
         if self._align:
-            found = world_from_local(found)
+            found = world_from_local(found, None if views.valid is None else views.valid.to(device))
         return map_tensors(found, lambda tensor: tensor.to(views.images.device))
 
     def _forward(self, images: torch.Tensor) -> Prediction:
