@@ -11,7 +11,7 @@ from distill3d.geometry.align import robust_similarity
 from distill3d.geometry.poses import pose_from_rt
 from distill3d.types import Prediction
 
-FIT_PIXELS = 4096
+FIT_PIXELS = 2048
 """Pixels of a view that decide its similarity."""
 
 
