@@ -120,13 +120,13 @@ VARIANTS: dict[str, Distill3RConfig] = {
     ),
     "demo": replace(
         SMALL,
-        encoder_dim=128, encoder_depth=2, encoder_heads=4, encoder_table_side=8,
-        fusion_dim=128, fusion_depth=4, fusion_heads=4,
+        encoder_dim=96, encoder_depth=2, encoder_heads=3, encoder_table_side=8,
+        fusion_dim=96, fusion_depth=5, fusion_heads=3,
     ),
     "place_teacher": replace(
         SMALL,
-        encoder_dim=192, encoder_depth=2, encoder_heads=6, encoder_table_side=8,
-        fusion_dim=192, fusion_depth=5, fusion_heads=6,
+        encoder_dim=160, encoder_depth=2, encoder_heads=5, encoder_table_side=8,
+        fusion_dim=160, fusion_depth=4, fusion_heads=5,
     ),
     "tiny": Distill3RConfig(
         encoder_dim=32, encoder_depth=2, encoder_heads=2, encoder_table_side=4, encoder_layer_scale=None,

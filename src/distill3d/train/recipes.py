@@ -101,12 +101,15 @@ def place_teacher() -> DistillConfig:
     return replace(
         base,
         variant="place_teacher",
-        steps=24_000,
-        optim=replace(base.optim, warmup_steps=200, ema_decay=0.999),
-        # Exact labels need no confidence: every pixel counts the same.
-        loss=replace(base.loss, weight_by="none"),
-        validation=ValidationConfig(every_steps=2000, groups=16, pictures=2),
-        checkpoint=CheckpointConfig(every_steps=2000, every_seconds=120.0, keep=2),
+        views=6,
+        steps=8400,
+        precision="bf16",
+        optim=replace(base.optim, warmup_steps=100, ema_decay=0.998),
+        # Exact labels need no confidence: every pixel counts the same, and the network learns where it errs itself.
+        loss=DistillLossConfig(error="distance", weight_by="none", confidence_term="likelihood", gamma=0.2),
+        data=SamplingConfig(min_views=2, reference="random", color_jitter=0.0),
+        validation=ValidationConfig(every_steps=1500, groups=40, pictures=2),
+        checkpoint=CheckpointConfig(every_steps=1500, every_seconds=120.0, keep=2),
         log_every=10,
     )
 

@@ -1,0 +1,67 @@
+"""`distill3d train RECIPE`: a student from a cache."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from distill3d.cli.outcome import Outcome
+from distill3d.errors import ConfigError
+from distill3d.train.config import DistillConfig
+from distill3d.train.recipes import RECIPES, get_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """Distil a student from a teacher's cache. Every setting of the recipe can be changed on the command line."""
+
+    cache: Path
+    """Folder of `distill3d cache build`."""
+    out: Path
+    """Run folder to write: config.json, metrics.jsonl, checkpoints/, pictures/, student.safetensors."""
+    validation_cache: Path | None = None
+    """Labels to watch on; None holds back a share of the cache."""
+    resume: bool = False
+    """Go on from the newest checkpoint of the run folder."""
+    config: Annotated[DistillConfig, tyro.conf.arg(name="")] = DistillConfig()
+    """The recipe, with what was changed."""
+
+
+def _parse(recipe: str, arguments: Sequence[str]) -> TrainArguments:
+    """The arguments after a recipe's name; its settings are the defaults."""
+    default = TrainArguments(cache=tyro.MISSING, out=tyro.MISSING, config=get_recipe(recipe))
+    return tyro.cli(TrainArguments, prog=f"distill3d train {recipe}", args=list(arguments), default=default)
+
+
+def main(arguments: Sequence[str]) -> Outcome:
+    """Run the verb: a recipe's name first, then settings."""
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] in ("-h", "--help"):
+            lines = [f"  {name:<15}{(make.__doc__ or '').splitlines()[0]}" for name, make in RECIPES.items()]
+            usage = "usage: distill3d train RECIPE --cache CACHE --out RUN [SETTINGS]"
+            print("\n".join([usage, "", "Recipes (distill3d train RECIPE --help lists the settings):", *lines]))
+            sys.exit(0)
+        raise ConfigError(f"Which recipe? `distill3d train RECIPE --cache C --out RUN`; one of: {', '.join(RECIPES)}.")
+    recipe, *rest = arguments
+    given = _parse(recipe, rest)
+
+    from distill3d.train.loop import train
+
+    done = train(
+        given.config,
+        given.cache,
+        given.out,
+        validation_cache=given.validation_cache,
+        resume=given.out if given.resume else None,
+    )
+    data = {**asdict(done), "out": str(done.out), "weights": str(done.weights)}
+    scores = ", ".join(f"{name} {value:.4g}" for name, value in done.validation.items())
+    return Outcome(
+        data,
+        f"{done.steps} steps in {done.seconds:.0f} s ({done.samples_per_second:.1f} samples/s), loss {done.loss:.4g}"
+        + (f"\nheld-out groups against the teacher: {scores}" if scores else "")
+        + f"\nthe student is {done.weights}",
+    )
