@@ -4,7 +4,16 @@ import dataclasses
 
 import torch
 
+from distill3d.cache import CacheHeader, CacheWriter
 from distill3d.types import Prediction, Views
+
+HEADER = CacheHeader(
+    teacher="test-teacher",
+    weights_hash="abc",
+    licence="CC0-1.0",
+    image_fit={"long_side": 28, "multiple": 14, "mode": "pad"},
+    seed=3,
+)
 
 
 def random_rotations(count: int, generator: torch.Generator) -> torch.Tensor:
@@ -54,3 +63,10 @@ def assert_equal_records(found: Views | Prediction, expected: Views | Prediction
         if ours is not None:
             assert ours.dtype == theirs.dtype, field.name
             assert torch.equal(torch.nan_to_num(ours.float(), 1e30), torch.nan_to_num(theirs.float(), 1e30)), field.name
+
+
+def write(path, seeds, **options):
+    """A cache of one sample a seed, called `scene/<seed>`."""
+    with CacheWriter(path, header=HEADER, **options) as writer:
+        for seed in seeds:
+            writer.add(f"scene/{seed}", *make_sample(seed), info={"frames": [seed, seed + 1]})
