@@ -8,7 +8,7 @@ from torch import nn
 
 from distill3d.errors import ConfigError, DataError, GeometryError
 from distill3d.geometry.poses import transform_points
-from distill3d.infer.reconstruct import reconstruct
+from distill3d.infer.reconstruct import predict, reconstruct
 from distill3d.types import Prediction, Views
 from tests.geometry.cases import generator
 from tests.infer.exact import HEIGHT, WIDTH, ExactModel, Place
@@ -79,6 +79,15 @@ def test_one_view_is_a_relief_with_a_warning(caplog):
         found = reconstruct(ExactModel(Place(1)), Place(1).views())
     assert "only one view" in caplog.text
     torch.testing.assert_close(found.prediction.depth, Place(1).depth, atol=1e-3, rtol=1e-3)
+
+
+def test_predict_gives_what_the_model_says_and_no_more():
+    model = ExactModel(Place(3), sizes=(4.0,)).train()
+    found = predict(model, Place(3).views())
+    world = 4 * transform_points(Place(3).world_from_camera, Place(3).local)
+    torch.testing.assert_close(found.pointmap_world, world, atol=1e-4, rtol=1e-4)
+    assert found.world_from_camera is None
+    assert model.training
 
 
 class Broken(nn.Module):

@@ -95,6 +95,19 @@ def reconstruct(
     return Reconstruction(views=views, prediction=completed.prediction, keep=keep, names=labels, info=info)
 
 
+def predict(model: nn.Module, views: Views, *, head_chunk: int | None = 8) -> Prediction:
+    """Give what the model itself says about views of any batch: eval mode, float32, nothing estimated or aligned.
+
+    This is what evaluation stores; `reconstruct` is what people want.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        return _predict(model, views.images, head_chunk)
+    finally:
+        model.train(was_training)
+
+
 def keep_mask(
     prediction: Prediction, views: Views, confidence_percentile: float
 ) -> tuple[Bool[Tensor, "1 views height width"], float | None]:
@@ -160,7 +173,9 @@ def _predict_all(
     return windows, prediction, [round(float(fit.scale[0]), 6) for fit in fits]
 
 
-def _predict(model: nn.Module, images: Float[Tensor, "1 views 3 height width"], head_chunk: int | None) -> Prediction:
+def _predict(
+    model: nn.Module, images: Float[Tensor, "batch views 3 height width"], head_chunk: int | None
+) -> Prediction:
     """One call of the model; what comes back are ordinary float32 tensors on the device of the images."""
     own = next(iter([*model.parameters(), *model.buffers()]), images)
     with torch.inference_mode():
