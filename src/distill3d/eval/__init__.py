@@ -9,13 +9,17 @@ if TYPE_CHECKING:
     from distill3d.eval.baselines import fit_baselines as fit_baselines
     from distill3d.eval.heldout import score_heldout as score_heldout
     from distill3d.eval.predictions import predict_heldout as predict_heldout
+    from distill3d.eval.run import evaluate as evaluate
+    from distill3d.eval.run import load_evaluation as load_evaluation
     from distill3d.eval.scores import HeldoutScores as HeldoutScores
     from distill3d.eval.scores import load_scores as load_scores
 
 _HOMES = {
     "Baselines": "distill3d.eval.baselines",
     "HeldoutScores": "distill3d.eval.scores",
+    "evaluate": "distill3d.eval.run",
     "fit_baselines": "distill3d.eval.baselines",
+    "load_evaluation": "distill3d.eval.run",
     "load_scores": "distill3d.eval.scores",
     "predict_heldout": "distill3d.eval.predictions",
     "score_heldout": "distill3d.eval.heldout",
