@@ -11,6 +11,7 @@ from distill3d.cli.outcome import Outcome, parse_subcommand
 from distill3d.data.fit import ImageFit
 from distill3d.errors import CacheError, ConfigError
 
+DEFAULT_FIT = ImageFit()
 Policy = Literal["nearby", "contiguous", "strided", "random"]
 
 
@@ -28,7 +29,7 @@ def build(
     reach: float = 1.5,
     split: str | None = "train",
     seed: int = 0,
-    fit: ImageFit = ImageFit(),
+    fit: ImageFit = DEFAULT_FIT,
     mask_percentile: float | None = None,
     mask_threshold: float | None = None,
     batch: int = 1,

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +26,7 @@ class TrainArguments:
     """Labels to watch on; None holds back a share of the cache."""
     resume: bool = False
     """Go on from the newest checkpoint of the run folder."""
-    config: Annotated[DistillConfig, tyro.conf.arg(name="")] = DistillConfig()
+    config: Annotated[DistillConfig, tyro.conf.arg(name="")] = field(default_factory=DistillConfig)
     """The recipe, with what was changed."""
 
 

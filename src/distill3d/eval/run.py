@@ -15,9 +15,9 @@ from distill3d.eval.heldout import score_heldout
 from distill3d.eval.predictions import (
     Predictor,
     load_prediction,
-    prediction_path,
     predict_heldout,
     predict_with_truth,
+    prediction_path,
 )
 from distill3d.eval.scores import HeldoutScores, load_scores
 from distill3d.files import PathLike, atomic_write_bytes, read_json, write_json
@@ -58,6 +58,10 @@ class EvaluatedGroups:
         if method not in self.methods:
             raise ConfigError(f"{self.folder} has no method {method!r}; it has {', '.join(self.methods)}.")
         return load_prediction(prediction_path(self.folder / PREDICTIONS / slug(method), group))
+
+    def views(self, manifest: Manifest, group: ViewGroup) -> Views:
+        """The photos and the truth of a group, as the methods saw them (but for the truth)."""
+        return load_group(manifest, group, self.fit, canvas=self.canvas)
 
     def scores(self) -> HeldoutScores:
         """The scores beside the predictions."""
@@ -149,11 +153,6 @@ def load_evaluation(folder: PathLike) -> EvaluatedGroups:
         canvas=None if plan["canvas"] is None else (plan["canvas"][0], plan["canvas"][1]),
         methods=tuple(plan["methods"]),
     )
-
-
-def load_views(evaluation: EvaluatedGroups, manifest: Manifest, group: ViewGroup) -> Views:
-    """The photos and the truth of one of its groups, as the methods saw them."""
-    return load_group(manifest, group, evaluation.fit, canvas=evaluation.canvas)
 
 
 def slug(name: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.data.table import Manifest
-from distill3d.eval.run import BASELINES, EvaluatedGroups, load_views
+from distill3d.eval.run import BASELINES, EvaluatedGroups
 from distill3d.eval.scores import COLUMNS, HeldoutScores
 from distill3d.files import read_json
 from distill3d.train.logs import read_metrics
@@ -176,7 +176,7 @@ def _view_rows(evaluation: EvaluatedGroups, manifest: Manifest, num_groups: int)
     for group in evaluation.groups[::step][:num_groups]:
         predictions = {name: evaluation.prediction(name, group) for name in methods}
         names = [f"{group.scene}, frame {frame}" for frame in group.frames]
-        rows += view_rows(load_views(evaluation, manifest, group), predictions, names)
+        rows += view_rows(evaluation.views(manifest, group), predictions, names)
     return rows
 
 
