@@ -1,4 +1,4 @@
-"""The pre-norm transformer block of ViT, DINOv2, DUNE and the fusion networks."""
+"""The pre-norm transformer block of ViT, DINOv2, DUNE, CroCo and the fusion networks."""
 
 import torch
 from jaxtyping import Float
@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill3d.nn.attention import Attention
+from distill3d.nn.rope import Rotary
 
 
 class Mlp(nn.Module):
@@ -46,6 +47,7 @@ class Block(nn.Module):
         norm_eps: float = 1e-6,
         layer_scale: float | None = None,
         attention_scale: float | None = None,
+        qk_norm: bool = False,
     ):
         """Set up the block.
 
@@ -56,17 +58,20 @@ class Block(nn.Module):
             norm_eps: of both LayerNorms (1e-6 in DINOv2, 1e-5 in the decoder of Fast3R).
             layer_scale: initial LayerScale; None for no LayerScale at all.
             attention_scale: factor on the logits; None for `head_dim ** -0.5`.
+            qk_norm: norm the queries and keys of each head, with the same eps.
         """
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, num_heads, scale=attention_scale)
+        self.attn = Attention(dim, num_heads, scale=attention_scale, qk_norm_eps=norm_eps if qk_norm else None)
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
 
-    def forward(self, tokens: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
-        """Apply both residual branches."""
-        tokens = tokens + self.ls1(self.attn(self.norm1(tokens)))
+    def forward(
+        self, tokens: Float[Tensor, "batch tokens dim"], rotary: Rotary | None = None
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Apply both residual branches; `rotary` goes to the attention."""
+        tokens = tokens + self.ls1(self.attn(self.norm1(tokens), rotary))
         out: Tensor = tokens + self.ls2(self.mlp(self.norm2(tokens)))
         return out
