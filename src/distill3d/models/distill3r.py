@@ -5,42 +5,35 @@ import math
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from distill3d.errors import ConfigError
 from distill3d.models import ModelSpec
 from distill3d.models._distill3r_config import VARIANTS, Distill3RConfig
 from distill3d.nn.activations import exp_points, log_points, one_plus_exp, ray_depth_points, ray_grid
+from distill3d.nn.chunks import in_chunks
 from distill3d.nn.dino_vit import DinoViT, PositionResize
 from distill3d.nn.dpt import DPT_ALIASES, DPT_RENAMES, DPTHead
 from distill3d.nn.fusion import Fusion, random_view_ids, sequential_view_ids, view_id_table
 from distill3d.nn.heads import LinearHead
+from distill3d.nn.images import ImageNormalisation, patch_grid
 from distill3d.nn.initialise import initialise_
 from distill3d.types import Prediction
 
 INFERENCE_SEED = 0
 """Draws the view ids and the fresh weights where no generator is given, so that results repeat."""
-IMAGE_STATISTICS = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-}
 
 
 class Distill3R(nn.Module):
     """Encoder per view, fusion over all views, one head for the world frame and one for each camera's own."""
 
     config: Distill3RConfig
-    image_mean: Tensor
-    image_std: Tensor
     view_id_table: Tensor
 
     def __init__(self, config: Distill3RConfig, *, generator: torch.Generator | None = None):
         """Make the network with fresh weights, drawn from `generator` (default: a fixed seed)."""
         super().__init__()
         self.config = config
-        mean, std = IMAGE_STATISTICS[config.image_normalisation]
-        self.register_buffer("image_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("image_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.normalise = ImageNormalisation(config.image_normalisation)
         resize: PositionResize = "offset" if config.encoder_recipe == "dune" else "antialias"
         self.encoder = DinoViT(
             dim=config.encoder_dim,
@@ -106,19 +99,13 @@ class Distill3R(nn.Module):
             ConfigError: sides that are no multiples, too many views, or training without a generator.
         """
         batch, views, _, height, width = images.shape
-        patch = self.config.patch_size
-        if height % patch or width % patch or height * width == 0:
-            raise ConfigError(
-                f"The images are {height}x{width} pixels, but both sides must be multiples of the patch size {patch}. "
-                f"Resize them, e.g. to {max(1, round(height / patch)) * patch}x{max(1, round(width / patch)) * patch}."
-            )
-        normalised = (images - self.image_mean) / self.image_std
+        grid = patch_grid(images, self.config.patch_size)
+        normalised = self.normalise(images)
         tokens = self.encoder(normalised.flatten(0, 1), normed=self.config.encoder_norm).patches
         embedding = self._view_embedding(batch, views, view_ids, generator)
         levels = self.fusion(tokens.view(batch, views, *tokens.shape[1:]), embedding.to(images.device))
         depth = self.config.fusion_depth
         hooked = [levels[index].flatten(0, 1) for index in (0, depth // 2, depth * 3 // 4, depth)]
-        grid = (height // patch, width // patch)
         with torch.autocast(images.device.type, enabled=False):
             prior = self._prior(height, width)
         raw_world = self._run_head(self.head_world, hooked, grid, head_chunk)
@@ -168,20 +155,11 @@ class Distill3R(nn.Module):
     def _run_head(
         self, head: LinearHead | DPTHead, levels: list[Tensor], grid: tuple[int, int], chunk: int | None
     ) -> Float[Tensor, "maps 4 height width"]:
-        count = len(levels[0])
-        chunk = count if chunk is None else max(1, chunk)
-        raw = []
-        for start in range(0, count, chunk):
-            part = [level[start : start + chunk] for level in levels]
-            if self.config.gradient_checkpointing and torch.is_grad_enabled():
-                raw.append(checkpoint(head, part, grid, use_reentrant=False))
-            else:
-                raw.append(head(part, grid))
-        return torch.cat(raw)
+        return in_chunks(head, levels, grid, chunk, recompute=self.config.gradient_checkpointing)
 
     def _prior(self, height: int, width: int) -> Float[Tensor, "2 4 height width"]:
         if not self.config.prior_side:
-            return self.image_mean.new_zeros(2, 4, height, width)
+            return self.normalise.mean.new_zeros(2, 4, height, width)
         return nn.functional.interpolate(self.prior, size=(height, width), mode="bilinear", align_corners=False)
 
     def _activate(
