@@ -1,5 +1,6 @@
 """View groups of a manifest as `Views`: photos, depth and cameras on one canvas."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -70,8 +71,8 @@ def load_group(
     photos = _read_photos(manifest, rows, places, videos)
     return Views(
         images=torch.stack(photos)[None],
-        intrinsics=_intrinsics(rows, places),
-        world_from_camera=_poses(rows, world),
+        intrinsics=group_intrinsics(rows, places),
+        world_from_camera=group_poses(rows, world),
         depth=_depth(manifest, rows, places),
         valid=torch.stack([place.valid() for place in places])[None],
         is_metric=torch.tensor([all(row.is_metric for row in rows)]),
@@ -111,7 +112,8 @@ def _check_size(size: tuple[int, ...], row: ManifestRow, path: Path) -> None:
         )
 
 
-def _intrinsics(rows: list[ManifestRow], places: list[Placement]) -> Float[Tensor, "1 views 3 3"] | None:
+def group_intrinsics(rows: Sequence[ManifestRow], places: Sequence[Placement]) -> Float[Tensor, "1 views 3 3"] | None:
+    """Intrinsics of frames in pixels of their canvas, if all of them have some."""
     known = [row.intrinsics for row in rows if row.intrinsics is not None]
     if len(known) < len(rows):
         return None
@@ -121,7 +123,8 @@ def _intrinsics(rows: list[ManifestRow], places: list[Placement]) -> Float[Tenso
     return torch.stack(moved)[None].float()
 
 
-def _poses(rows: list[ManifestRow], world: str) -> Float[Tensor, "1 views 4 4"] | None:
+def group_poses(rows: Sequence[ManifestRow], world: str = "view0") -> Float[Tensor, "1 views 4 4"] | None:
+    """Poses of frames, if all of them have one; in the frame of the first ("view0") or of the scene."""
     known = [row.world_from_camera for row in rows if row.world_from_camera is not None]
     if len(known) < len(rows):
         return None

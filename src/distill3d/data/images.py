@@ -38,7 +38,12 @@ class LoadedViews:
 
 
 def load_views(
-    paths: Sequence[PathLike], fit: ImageFit, canvas: Size | None = None, *, at_least: int = 2
+    paths: Sequence[PathLike],
+    fit: ImageFit,
+    canvas: Size | None = None,
+    *,
+    at_least: int = 2,
+    upright: bool = True,
 ) -> LoadedViews:
     """Read photos onto one canvas, in the given order. A file that cannot be read is left out and listed.
 
@@ -47,6 +52,7 @@ def load_views(
         fit: how they are laid out.
         canvas: (height, width); found from the photos if `None`.
         at_least: how many readable photos the caller needs.
+        upright: turn photos as their EXIF orientation says; not where cameras speak of stored pixels.
 
     Raises:
         DataError: too few photos are left; the message lists what was found and why it could not be used.
@@ -58,7 +64,7 @@ def load_views(
     failures: dict[int, str] = {}
     for index, path in enumerate(files):
         try:
-            sizes[index] = photo_size(path)
+            sizes[index] = photo_size(path, upright=upright)
         except DataError as error:
             failures[index] = str(error)
     placements: dict[int, Placement] = {}
@@ -69,7 +75,7 @@ def load_views(
             if index in decoded and decoded[index].shape[:2] == placement.resized:
                 continue
             try:
-                decoded[index] = read_photo(files[index], placement.resized)
+                decoded[index] = read_photo(files[index], placement.resized, upright=upright)
             except DataError as error:
                 failures[index] = str(error)
                 del sizes[index]

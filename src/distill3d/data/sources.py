@@ -4,7 +4,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +13,10 @@ import torch
 from distill3d.data.datasets import annotated, photos, video
 from distill3d.data.decode import resize_pixels, to_unit_range
 from distill3d.data.fit import ImageFit, canvas_size
+from distill3d.data.groups import group_intrinsics, group_poses
 from distill3d.data.images import LoadedViews, load_views
 from distill3d.data.placement import find_placement, place_image
-from distill3d.data.rows import ManifestRow, OnSkip, log_skip
+from distill3d.data.rows import ManifestRow, OnSkip, Skipped, log_skip
 from distill3d.data.video import choose_frames, read_video_frames, spread, video_info
 from distill3d.data.walk import visible_files
 from distill3d.errors import DataError
@@ -102,6 +103,9 @@ def load_source(
         max_views: if there are more, this many are spread over all of them.
         at_least: how many readable photos the caller needs.
 
+    Returns:
+        The photos; of an annotated scene with its intrinsics and poses (in the frame of view 0), never with its depth.
+
     Raises:
         DataError: nothing usable, several scenes or videos, or fewer than `at_least` photos.
     """
@@ -113,12 +117,30 @@ def load_source(
     if source.kind == "video":
         return _load_video(video.find_videos(source.path)[0], fit, rate, max_views, at_least)
     if source.kind == "annotated":
-        files = [source.root / row.image for row in source.scan()]
-    else:
-        (files,) = photos.find_photos(source.path).values()
+        return _load_annotated(source, fit, max_views, at_least)
+    (files,) = photos.find_photos(source.path).values()
     if max_views is not None:
         files = [files[index] for index in spread(len(files), max_views)]
     return load_views(files, fit, at_least=at_least)
+
+
+def _load_annotated(source: Source, fit: ImageFit, max_views: int | None, at_least: int) -> LoadedViews:
+    """The photos of a scene with the cameras that all of them have."""
+    lost: list[Skipped] = []
+    rows = list(source.scan(on_skip=lost.append))
+    if max_views is not None:
+        rows = [rows[index] for index in spread(len(rows), max_views)]
+    files = [source.root / row.image for row in rows]
+    upright = all(row.is_upright for row in rows)
+    loaded = load_views(files, fit, at_least=at_least, upright=upright)
+    broken = {entry.path for entry in loaded.skipped}
+    kept = [row for row, file in zip(rows, files, strict=True) if str(file) not in broken]
+    known = {
+        "intrinsics": group_intrinsics(kept, loaded.placements),
+        "world_from_camera": group_poses(kept),
+    }
+    lost_files = [Skipped(str(source.root / entry.path), entry.reason) for entry in lost]
+    return replace(loaded, views=replace(loaded.views, **known), skipped=(*lost_files, *loaded.skipped))
 
 
 def _load_video(path: Path, fit: ImageFit, rate: float, max_views: int | None, at_least: int) -> LoadedViews:
