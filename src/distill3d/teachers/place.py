@@ -41,7 +41,7 @@ def load_place(
 def _teacher(path: Path, align: bool, seed: int, device: torch.device | str) -> NetworkTeacher:
     model, info = load_saved(path)
     licence = str(info.meta.get("licence", "unknown"))
-    return NetworkTeacher(model.to(device), name="place", licence=licence, align=align, seed=seed)
+    return NetworkTeacher(model.to(device), name="place", licence=licence, align=align, seed=seed, meta=info.meta)
 
 
 TEACHER = TeacherSpec(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,10 @@ class NetworkTeacher:
         seed: int = 0,
         head_chunk: int | None = None,
         max_views: int | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
+        self.meta: Mapping[str, Any] = meta or {}
         self.licence = licence
         self.model = model.eval()
         self.weights_hash: str | None = weights_hash(model)
@@ -141,4 +143,5 @@ def load_network(
         seed=seed,
         head_chunk=head_chunk,
         max_views=2 if spec is not None and spec.views == "pair" else None,
+        meta=info.meta if info else None,
     )
