@@ -171,8 +171,11 @@ def prediction_path(folder: Path, group: ViewGroup) -> Path:
 def save_prediction(path: Path, prediction: Prediction) -> None:
     """Write a prediction in one step, as float32."""
     tensors = {name: getattr(prediction, name) for name in STORED}
+    # Copies: teachers give one tensor under two names, which safetensors refuses.
     plain = {
-        name: value.detach().to("cpu", torch.float32 if value.is_floating_point() else value.dtype).contiguous()
+        name: value.detach()
+        .to("cpu", torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+        .contiguous()
         for name, value in tensors.items()
         if value is not None
     }
