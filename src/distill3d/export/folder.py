@@ -63,5 +63,5 @@ def export_reconstruction(
         }
         files["info"] = folder / "info.json"
         write_json(files["info"], info)
-    logger.info("%d points of %d views written to %s", num_points, len(reconstruction.names), folder)
+    logger.info("%d points of %d views written", num_points, len(reconstruction.names))
     return files
