@@ -12,12 +12,13 @@ from distill3d.nn.rope import Rotary
 class Mlp(nn.Module):
     """Two linear layers with an exact (erf) GELU between them."""
 
-    def __init__(self, dim: int, hidden: int):
+    def __init__(self, dim: int, hidden: int, out_dim: int | None = None):
+        """Set up the layers; `out_dim` is the width of what comes out, None for that of what goes in."""
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = nn.Linear(hidden, dim if out_dim is None else out_dim)
 
-    def forward(self, tokens: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+    def forward(self, tokens: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch out_dim"]:
         """Transform each token on its own."""
         out: Tensor = self.fc2(F.gelu(self.fc1(tokens)))
         return out
@@ -47,7 +48,7 @@ class Block(nn.Module):
         norm_eps: float = 1e-6,
         layer_scale: float | None = None,
         attention_scale: float | None = None,
-        qk_norm: bool = False,
+        qk_norm_eps: float | None = None,
     ):
         """Set up the block.
 
@@ -58,11 +59,11 @@ class Block(nn.Module):
             norm_eps: of both LayerNorms (1e-6 in DINOv2, 1e-5 in the decoder of Fast3R).
             layer_scale: initial LayerScale; None for no LayerScale at all.
             attention_scale: factor on the logits; None for `head_dim ** -0.5`.
-            qk_norm: norm the queries and keys of each head, with the same eps.
+            qk_norm_eps: of LayerNorms over each head of the queries and keys; None for no such norms.
         """
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, num_heads, scale=attention_scale, qk_norm_eps=norm_eps if qk_norm else None)
+        self.attn = Attention(dim, num_heads, scale=attention_scale, qk_norm_eps=qk_norm_eps)
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
