@@ -135,12 +135,10 @@ def _load_annotated(source: Source, fit: ImageFit, max_views: int | None, at_lea
     loaded = load_views(files, fit, at_least=at_least, upright=upright)
     broken = {entry.path for entry in loaded.skipped}
     kept = [row for row, file in zip(rows, files, strict=True) if str(file) not in broken]
-    known = {
-        "intrinsics": group_intrinsics(kept, loaded.placements),
-        "world_from_camera": group_poses(kept),
-    }
+    intrinsics, poses = group_intrinsics(kept, loaded.placements), group_poses(kept)
+    views = replace(loaded.views, intrinsics=intrinsics, world_from_camera=poses)
     lost_files = [Skipped(str(source.root / entry.path), entry.reason) for entry in lost]
-    return replace(loaded, views=replace(loaded.views, **known), skipped=(*lost_files, *loaded.skipped))
+    return replace(loaded, views=views, skipped=(*lost_files, *loaded.skipped))
 
 
 def _load_video(path: Path, fit: ImageFit, rate: float, max_views: int | None, at_least: int) -> LoadedViews:
