@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,24 +16,39 @@ from distill3d.train.recipes import RECIPES, get_recipe
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
-    """Distil a student from a teacher's cache. Every setting of the recipe can be changed on the command line."""
+    """What was said on the command line; see `_parse`."""
 
     cache: Path
-    """Folder of `distill3d cache build`."""
     out: Path
-    """Run folder to write: config.json, metrics.jsonl, checkpoints/, pictures/, student.safetensors."""
-    validation_cache: Path | None = None
-    """Labels to watch on; None holds back a share of the cache."""
-    resume: bool = False
-    """Go on from the newest checkpoint of the run folder."""
-    config: Annotated[DistillConfig, tyro.conf.arg(name="")] = field(default_factory=DistillConfig)
-    """The recipe, with what was changed."""
+    validation_cache: Path | None
+    resume: bool
+    config: DistillConfig
 
 
 def _parse(recipe: str, arguments: Sequence[str]) -> TrainArguments:
     """The arguments after a recipe's name; its settings are the defaults."""
-    default = TrainArguments(cache=tyro.MISSING, out=tyro.MISSING, config=get_recipe(recipe))
-    return tyro.cli(TrainArguments, prog=f"distill3d train {recipe}", args=list(arguments), default=default)
+    settings = get_recipe(recipe)
+
+    # A function, not the record itself: the record's defaults do not know the recipe.
+    def read(
+        cache: Path,
+        out: Path,
+        validation_cache: Path | None = None,
+        resume: bool = False,
+        config: Annotated[DistillConfig, tyro.conf.arg(name="")] = settings,
+    ) -> TrainArguments:
+        """Distil a student from a teacher's cache. Every setting of the recipe can be changed on the command line.
+
+        Args:
+            cache: folder of `distill3d cache build`.
+            out: run folder to write: config.json, metrics.jsonl, checkpoints/, pictures/, student.safetensors.
+            validation_cache: labels to watch on; None holds back a share of the cache.
+            resume: go on from the newest checkpoint of the run folder.
+            config: the recipe, with what was changed.
+        """
+        return TrainArguments(cache=cache, out=out, validation_cache=validation_cache, resume=resume, config=config)
+
+    return tyro.cli(read, prog=f"distill3d train {recipe}", args=list(arguments))
 
 
 def main(arguments: Sequence[str]) -> Outcome:
