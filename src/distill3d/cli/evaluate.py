@@ -106,6 +106,7 @@ def evaluate(
     data = {
         "protocol": scores.protocol,
         "settings": dict(scores.settings),
+        "order": list(scores.methods),
         "scores": scores.rows(),
         "skipped": dict(scores.skipped),
         "files": files,
