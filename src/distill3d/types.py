@@ -50,8 +50,11 @@ class Prediction:
     """The model's own mask."""
     normal: Float[Tensor, "batch views height width 3"] | None = None
     descriptors: Float[Tensor, "batch views height width channels"] | None = None
-    metric_scale: Float[Tensor, " batch"] | None = None
-    """Metres per unit of the maps."""
+    """One per pixel; pixels of two views that show the same point have a large dot product."""
+    confidence_descriptors: Float[Tensor, "batch views height width"] | None = None
+    """As the model trained it; `exp(x)`, hence above 0, for MASt3R."""
+    metric_scale: Float[Tensor, " batch"] | Float[Tensor, "batch views"] | None = None
+    """Metres per unit of the maps; one for each view where the model sees every view on its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +100,21 @@ def collate(records: Sequence[Record]) -> Record:
     Raises:
         ValueError: no records, or a field that only some of them have.
     """
+    return _join(records, dim=0)
+
+
+def collate_views(records: Sequence[Record]) -> Record:
+    """Join records of different views of the same samples along the view axis; what speaks of a whole sample stays.
+
+    Raises:
+        ValueError: no records, or a field that only some of them have.
+    """
+    return _join(records, dim=1)
+
+
+def _join(records: Sequence[Record], dim: int) -> Record:
     if not records:
-        raise ValueError("collate needs at least one record")
+        raise ValueError("need at least one record to join")
     joined: dict[str, Tensor] = {}
     for field in dataclasses.fields(records[0]):
         values = [getattr(record, field.name) for record in records]
@@ -106,5 +122,6 @@ def collate(records: Sequence[Record]) -> Record:
         if present and len(present) < len(values):
             raise ValueError(f"{field.name} is present in {len(present)} of {len(values)} records; need all or none")
         if present:
-            joined[field.name] = torch.cat(present)
+            of_sample = dim == 1 and present[0].ndim == 1
+            joined[field.name] = present[0] if of_sample else torch.cat(present, dim=dim)
     return dataclasses.replace(records[0], **joined)

@@ -50,7 +50,7 @@ def test_every_name_leads_to_a_spec_whose_variants_have_its_config():
 
 
 def test_other_packages_add_models_by_entry_point(entry_points):
-    assert models.names() == ["distill3r", "outside", "wrong"]
+    assert set(models.names()) >= {"distill3r", "outside", "wrong"}
     assert models.get("outside") is OUTSIDE
     with pytest.raises(ConfigError, match="'wrong' gives a str, expected a ModelSpec"):
         models.get("wrong")

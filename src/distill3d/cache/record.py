@@ -22,7 +22,7 @@ PREDICTION_FIELDS = tuple(item.name for item in dataclasses.fields(Prediction))
 VIEW_FIELDS = ("intrinsics", "world_from_camera", "valid", "is_metric")
 """Fields of `Views` that stand beside the labels; the image has a blob of its own."""
 PER_SAMPLE = ("metric_scale", "is_metric")
-"""Fields that belong to the whole sample."""
+"""Fields that belong to the whole sample; `metric_scale` may also have a value for each view."""
 
 
 def split_sample(key: str, views: Views, prediction: Prediction) -> list[dict[str, Array]]:
@@ -66,8 +66,9 @@ def join_sample(
     shared = set(parts[0]).intersection(*parts[1:])
     joined: dict[str, Tensor] = {}
     for name in shared:
-        per_sample = name.split(".")[1] in PER_SAMPLE
-        array = parts[0][name][None] if per_sample else np.stack([part[name] for part in parts])[None]
+        array = np.stack([part[name] for part in parts])[None]
+        if name.split(".")[1] in PER_SAMPLE and bool((array == array[:, :1]).all()):
+            array = array[:, 0]  # a monocular model has a `metric_scale` for each view; they differ
         joined[name] = torch.from_numpy(np.ascontiguousarray(array))
     views = {name: joined.get(f"views.{name}") for name in VIEW_FIELDS}
     prediction = {name: joined.get(f"prediction.{name}") for name in PREDICTION_FIELDS}

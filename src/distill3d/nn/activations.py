@@ -19,6 +19,11 @@ def log_points(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     return raw
 
 
+def signed_expm1(raw: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """sign(x) (exp(|x|) - 1) for each coordinate on its own (VGGT's "inverse log")."""
+    return raw.sign() * torch.expm1(raw.abs())
+
+
 def ray_grid(height: int, width: int, device: torch.device | None = None) -> Float[Tensor, "{height} {width} 2"]:
     """Pixel centres relative to the middle of the image, in halves of its longer side: x and y within [-1, 1]."""
     half = max(height, width) / 2
@@ -44,3 +49,15 @@ def ray_depth_points(
 def one_plus_exp(raw: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Confidence 1 + exp(raw): always above 1, so a threshold below 1 keeps every pixel."""
     return 1 + raw.exp()
+
+
+def exp_depth_points(raw: Float[Tensor, "*batch 3"], *, largest: float | None = None) -> Float[Tensor, "*batch 3"]:
+    """Points (x z, y z, z) with z = exp of the last channel (MoGe, Pi3).
+
+    Args:
+        raw: channels (x, y, log z), in float32.
+        largest: log z is cut off here against overflow (Pi3X); None for no limit.
+    """
+    log_depth = raw[..., 2:] if largest is None else raw[..., 2:].clamp(max=largest)
+    depth = log_depth.exp()
+    return torch.cat([raw[..., :2] * depth, depth], dim=-1)
