@@ -1,0 +1,119 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from distill3d import models
+from distill3d.errors import ConfigError
+from distill3d.models.vggt import VGGT
+from tests.parity.official import fill_seeded, relative, relative_points, relative_values
+
+SPEC = models.get("vggt")
+TINY = SPEC.variants["tiny"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return fill_seeded(VGGT(TINY), SPEC)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(1, 3, 3, 42, 56, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_heads_in_chunks_give_what_they_give_at_once(model, images):
+    whole = model(images, head_chunk=None)
+    for chunk in (1, 2):
+        parts = model(images, head_chunk=chunk)
+        assert relative_points(parts.pointmap_world, whole.pointmap_world) < 1e-5
+        assert relative_values(parts.depth, whole.depth) < 1e-5
+
+
+@torch.no_grad()
+def test_odd_grids_and_a_single_view_are_fine(model, images):
+    prediction = model(images[:, :1, :, :42, :14])
+    assert prediction.depth.shape == (1, 1, 42, 14)
+    assert prediction.depth.isfinite().all()
+
+
+@torch.no_grad()
+def test_only_the_place_of_the_first_view_matters(model, images):
+    prediction, swapped = model(images), model(images[:, [0, 2, 1]])
+    assert relative(swapped.world_from_camera[:, [0, 2, 1]], prediction.world_from_camera) < 1e-5
+    other_first = model(images[:, [1, 0, 2]])
+    assert relative(other_first.world_from_camera[:, [1, 0, 2]], prediction.world_from_camera) > 1e-2
+
+
+def test_gradients_reach_every_weight_of_the_maps_and_cameras(images):
+    model = fill_seeded(VGGT(TINY), SPEC)
+    prediction = model(images)
+    total = sum(
+        value.mean()
+        for value in (
+            prediction.depth,
+            prediction.pointmap_world,
+            prediction.confidence_depth,
+            prediction.confidence_world,
+            prediction.world_from_camera,
+        )
+    )
+    (total + model.camera_head(model.aggregate(images, ())[-1][:, :, 0])[-1].sum()).backward()
+    without = {
+        name
+        for name, value in model.named_parameters()
+        if value.requires_grad and (value.grad is None or not value.grad.any()) and not name.startswith("tracker.")
+    }
+    assert without == set()
+    assert not model.encoder.mask_token.requires_grad
+
+
+def test_recomputing_changes_neither_values_nor_gradients(model, images):
+    frugal = fill_seeded(VGGT(dataclasses.replace(TINY, gradient_checkpointing=True)), SPEC)
+    found = []
+    for network in (model, frugal):
+        network.zero_grad()
+        prediction = network(images, head_chunk=2)
+        prediction.depth.mean().backward()
+        found.append((prediction.depth.detach(), network.frame_blocks[0].attn.qkv.weight.grad.clone()))
+        network.zero_grad()
+    assert torch.equal(found[0][0], found[1][0])
+    assert relative(found[1][1], found[0][1]) < 1e-5
+
+
+def test_a_side_that_is_no_multiple_of_the_patch_is_refused(model):
+    with pytest.raises(ConfigError, match=r"45x56 pixels.*multiples of the patch size 14"):
+        model(torch.zeros(1, 1, 3, 45, 56))
+    with pytest.raises(ConfigError, match="dense_levels must rise"):
+        dataclasses.replace(TINY, dense_levels=(0, 1, 2, 4))
+
+
+@torch.no_grad()
+def test_half_precision_leaves_the_geometry_in_float32(model, images):
+    exact = model(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model(images)
+    for name in ("depth", "pointmap_world", "confidence_world", "world_from_camera", "intrinsics"):
+        assert getattr(rough, name).dtype == torch.float32
+    assert (rough.depth / exact.depth).log().abs().median() < 0.1
+
+
+def test_the_blocks_and_the_camera_head_compile_in_one_graph_each():
+    # In a process of its own: the checks of shapes that the tests switch on are nothing a compiler can read.
+    code = """
+import torch
+from distill3d import models
+spec = models.get("vggt")
+model = spec.build(spec.variants["tiny"]).eval()
+images = torch.rand(1, 2, 3, 28, 42, generator=torch.Generator().manual_seed(0))
+with torch.no_grad():
+    for function, inputs in ((model.aggregate, (images, (3,))), (model.camera_head, (torch.ones(1, 2, 128),))):
+        compiled = torch.compile(function, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(*inputs), function(*inputs))
+print("same")
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert shown.stdout.strip() == "same", shown.stderr[-2000:]
