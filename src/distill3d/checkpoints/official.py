@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ def load_official(model: nn.Module, spec: ModelSpec, state_dict: Mapping[str, Te
     """
     weights = strip_prefixes(state_dict, spec.prefixes)
     weights = merge_aliases(weights, spec.aliases, source=source)
+    weights = _fill_stand_ins(weights, spec.stand_ins, source=source)
     own = set(restore_keys(model.state_dict(), spec.renames))
     # Judged by the official name, and only where the model has no place for it.
     dropped = [name for name in weights if name not in own and any(part in name for part in spec.ignored)]
@@ -38,6 +39,20 @@ def load_official(model: nn.Module, spec: ModelSpec, state_dict: Mapping[str, Te
     if dropped:
         logger.debug("%s: left out %s", source, ", ".join(dropped))
     load_strict(model, rename_keys(weights, spec.renames), source=source)
+
+
+def _fill_stand_ins(
+    weights: Mapping[str, Tensor], stand_ins: Sequence[tuple[str, str]], *, source: str
+) -> dict[str, Tensor]:
+    """Copy groups of tensors that the file lacks from those that stand in for them."""
+    filled = dict(weights)
+    for lacking, present in stand_ins:
+        if not any(name.startswith(lacking) for name in weights):
+            copied = {name: tensor for name, tensor in weights.items() if name.startswith(present)}
+            if copied:
+                logger.info("%s has no %s*; %s* takes its place", source, lacking, present)
+            filled.update({lacking + name.removeprefix(present): tensor for name, tensor in copied.items()})
+    return filled
 
 
 def to_official(model: nn.Module, spec: ModelSpec, *, aliases: bool = True) -> dict[str, Tensor]:

@@ -33,6 +33,8 @@ class ModelSpec:
     """Parts of the official keys -> ours, applied in order; read backwards on export."""
     aliases: tuple[tuple[str, str], ...] = ()
     """Second official names of one tensor -> the official name that `renames` knows."""
+    stand_ins: tuple[tuple[str, str], ...] = ()
+    """Starts of official keys that some files lack -> the start of those whose tensors then take their place."""
     prefixes: tuple[str, ...] = ()
     """What training frameworks put before every official key; cut off when all the weights carry it."""
     ignored: tuple[str, ...] = ()
