@@ -28,10 +28,12 @@ def load_official(model: nn.Module, spec: ModelSpec, state_dict: Mapping[str, Te
     Raises:
         CheckpointError: they do not fit; then nothing has changed.
     """
-    weights = strip_prefixes(state_dict, spec.prefixes)
+    own = set(restore_keys(model.state_dict(), spec.renames))
+    # What our own names start with is no framework's addition.
+    foreign = [prefix for prefix in spec.prefixes if not any(name.startswith(prefix) for name in own)]
+    weights = strip_prefixes(state_dict, foreign)
     weights = merge_aliases(weights, spec.aliases, source=source)
     weights = _fill_stand_ins(weights, spec.stand_ins, source=source)
-    own = set(restore_keys(model.state_dict(), spec.renames))
     # Judged by the official name, and only where the model has no place for it.
     dropped = [name for name in weights if name not in own and any(part in name for part in spec.ignored)]
     for name in dropped:

@@ -36,7 +36,7 @@ class ModelSpec:
     stand_ins: tuple[tuple[str, str], ...] = ()
     """Starts of official keys that some files lack -> the start of those whose tensors then take their place."""
     prefixes: tuple[str, ...] = ()
-    """What training frameworks put before every official key; cut off when all the weights carry it."""
+    """What training frameworks put before every official key; cut off unless the network's own keys have it."""
     ignored: tuple[str, ...] = ()
     """Official keys (parts of them) that we knowingly leave out."""
     lora_targets: str | None = None
