@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from distill3d import checkpoints, models
+from distill3d.geometry.solve import focal_from_pointmap, median_focal_from_pointmap
 from distill3d.models.dust3r import Dust3RConfig
 from tests.parity.official import fill_seeded, relative, relative_points, relative_values, shapes_of_manifest, watch
 
@@ -94,6 +95,19 @@ def test_case_c_agrees_with_the_linear_head_on_a_pair_and_its_mirror(golden):
 def point_errors(prediction, golden, case):
     names = (f"{case}.pts3d1", f"{case}.pts3d2_in_1")
     return {name: relative_points(prediction.pointmap_world[:, view], golden[name]) for view, name in enumerate(names)}
+
+
+def test_focal_lengths_of_a_pointmap_agree(golden):
+    height, width = golden["focal.pts3d"].shape[1:3]
+    centre = (width / 2, height / 2)  # the reference code's; ours is half a pixel further up and left
+    for name, solve in (("weiszfeld", focal_from_pointmap), ("median", median_focal_from_pointmap)):
+        found = solve(golden["focal.pts3d"], principal_point=centre)
+        torch.testing.assert_close(found, golden[f"focal.{name}"], rtol=1e-4, atol=0)
+
+
+def test_every_recording_has_its_test(golden):
+    # rope: tests/nn/test_rope.py, pre: tests/data/test_centre_crop.py
+    assert {name.split(".")[0] for name in golden} == {"A", "B", "C", "rope", "pre", "focal"}
 
 
 @pytest.mark.parametrize("variant", ["512_dpt", "512_linear"])
