@@ -22,6 +22,7 @@ _REASONS = {
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.EROFS: "the file system is read-only",
+    errno.ENOENT: "no file or folder can be made there",
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.EEXIST: "a file stands where a folder is needed",
     errno.EISDIR: "this is a folder, not a file",
