@@ -23,6 +23,8 @@ from distill3d.files import write_json
 
 FORMAT = 1
 KNOWN_FORMATS = (1,)
+MOST_TOLD = 5
+"""Settings that an error lists before it only counts the rest."""
 HEADER_NAME = "cache.json"
 INDEX_NAME = "index.parquet"
 JOURNAL_NAME = "journal.jsonl"
@@ -103,18 +105,22 @@ def require_same_header(folder: Path, found: CacheHeader, expected: CacheHeader)
     """Refuse to add labels of one kind to a cache of another.
 
     Raises:
-        CacheError: names every setting that differs, what the cache has and what was asked for.
+        CacheError: names the settings that differ, what the cache has and what was asked for.
     """
     ours, theirs = _flat(expected.plain()), _flat(found.plain())
     absent = "(nothing)"
-    changed = [
-        f"{name}: the cache has {theirs.get(name, absent)!r}, this run {ours.get(name, absent)!r}"
-        for name in sorted(set(ours) | set(theirs))
-        if ours.get(name, absent) != theirs.get(name, absent)
-    ]
+    changed = [name for name in set(ours) | set(theirs) if ours.get(name, absent) != theirs.get(name, absent)]
+    # The teacher itself says more than its many settings.
+    changed.sort(key=lambda name: (name != "teacher", name.count("."), name))
     if changed:
+        told = [
+            f"{name}: the cache has {theirs.get(name, absent)!r}, this run {ours.get(name, absent)!r}"
+            for name in changed[:MOST_TOLD]
+        ]
+        if len(changed) > MOST_TOLD:
+            told.append(f"and {len(changed) - MOST_TOLD} more")
         raise CacheError(
-            f"cannot add to {folder}, it was made with other settings. {'; '.join(changed)}. "
+            f"cannot add to {folder}, it was made with other settings. {'; '.join(told)}. "
             "Use the same settings, or another output folder."
         )
 

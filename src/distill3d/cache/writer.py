@@ -77,7 +77,9 @@ class CacheWriter:
         found = layout.read_header(self.path)
         if len(read_committed(self.path)):
             if not resume:
-                raise CacheError(f"{self.path} already holds a cache. Resume it, or choose another output folder.")
+                raise CacheError(
+                    f"{self.path} already holds a cache. Resume it (--resume), or choose another output folder."
+                )
             layout.require_same_header(self.path, found, self.header)
         elif not resume or found.plain() != self.header.plain():
             # Of an earlier try that came to nothing: there is nothing to lose or to mix with.
