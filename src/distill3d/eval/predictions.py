@@ -154,13 +154,24 @@ def refuse_other_settings(folder: Path, wanted: Mapping[str, Any], found: Mappin
     Raises:
         ConfigError: at least one differs.
     """
-    differing = [name for name in sorted({*wanted, *found}) if wanted.get(name) != found.get(name)]
+    ours, theirs = _flat(wanted), _flat(found)
+    differing = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
     if differing:
-        shown = "; ".join(f"{name}: {found.get(name)} there, {wanted.get(name)} now" for name in differing)
+        shown = "; ".join(f"{name}: {theirs.get(name)} there, {ours.get(name)} now" for name in differing[:4])
+        shown += f"; and {len(differing) - 4} more" if len(differing) > 4 else ""
         raise ConfigError(
             f"{folder} holds predictions made with other settings ({shown}). "
             "Choose another folder, or delete this one to predict again."
         )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Entries of nested settings under dotted names; numbers and lists as JSON has them."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {prefix + name: value}
+        found.update(nested)
+    return found
 
 
 def prediction_path(folder: Path, group: ViewGroup) -> Path:
