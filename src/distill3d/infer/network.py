@@ -113,13 +113,14 @@ def open_network(
             )
         model = load_model(name, weights, variant, device)
         return _described(model, weights, architecture=name, label=Path(str(weights)).stem or name)
-    if Path(name).exists():
-        if weights is not None:
+    for option, given in (("weights", weights), ("variant", variant)):
+        if given is not None:
             raise ConfigError(
-                f"{name} brings its own weights, but {weights} are given too. Leave one of them out, "
-                f"or name the architecture: one of {', '.join(models.names())}."
+                f"{name} brings its own weights and settings, but --{option} {given} is given too. Leave it out, "
+                f"or let the model be an architecture: {', '.join(models.names())}."
             )
-        model = load_model(name, None, variant, device)
+    if Path(name).exists():
+        model = load_model(name, device=device)
         path = Path(name)
         own = path.name if path.is_dir() else path.parent.name if path.stem == "student" else path.stem
         return _described(model, path, architecture="", label=own or path.resolve().name)
