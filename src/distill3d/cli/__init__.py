@@ -26,6 +26,10 @@ VERBS = {
     "models": "list | show: the architectures and the licences of their weights",
 }
 
+_STOPPED = """
+Stopped. What was finished is kept: `cache build` and `train` go on from there with --resume, other commands when they
+are called again."""
+
 _UNMENDABLE = {
     errno.ENOSPC: "The disk is full. Free some space or choose another place for the output.",
     errno.EDQUOT: "Your disk quota is used up. Free some space or choose another place for the output.",
@@ -64,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
             raise
         return _complain(str(error))
     except KeyboardInterrupt:
-        print("\nStopped. What was finished is kept; the same command goes on from there.", file=sys.stderr)
+        print(_STOPPED, file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader has left (`| head`); there is nobody to complain to

@@ -50,7 +50,7 @@ def build(
         groups: how many groups; all there are for contiguous and strided, 200 for the others.
         stride: for strided: every so many frames.
         reach: for nearby: how far apart views of a group may stand and look.
-        split: frames to use: train, test, or none for all.
+        split: frames to use: train, test, or None for all.
         seed: of the grouping and of the teacher's own draws.
         fit: size of the photos the teacher sees and the cache keeps.
         mask_percentile: leave out this share (percent) of the least confident pixels.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill3d.cli.cache import Policy, choose_groups
 from distill3d.cli.outcome import Outcome, parse_command
-from distill3d.errors import ConfigError
+from distill3d.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from distill3d.eval.run import Method
@@ -56,7 +56,7 @@ def evaluate(
         teacher: teachers to score on the same groups: place, ground-truth, a weight file or run folder, a model.
         teacher_weights: weights of a teacher that is an architecture.
         noise: of the ground-truth teacher: 0 exact, 1 as a decent network.
-        split: frames to score on: test, train, or none for all.
+        split: frames to score on: test, train, or None for all.
         policy: how views are grouped. nearby needs camera poses.
         views: views in a group.
         groups: at most so many groups.
@@ -86,7 +86,14 @@ def evaluate(
     table = load_manifest(manifest, root)
     how: dict[str, Any] = {"views": views, "stride": stride, "reach": reach, "seed": seed}
     held_out = choose_groups(table, policy, count=groups, split=split, **how)
-    learned = choose_groups(table, policy, count=train_groups, split=train_split, **how) if train_groups else []
+    learned = []
+    if train_groups:
+        try:
+            learned = choose_groups(table, policy, count=train_groups, split=train_split, **how)
+        except DataError as error:
+            raise DataError(
+                f"The baselines have nothing to learn from; --train-groups 0 leaves them out. {error}"
+            ) from error
     fit = network.choose_fit(long_side, mode)
     methods: dict[str, Method] = {MODEL: run.Method(predict=network.predict, settings=network.summary())}
     for name in teacher:
