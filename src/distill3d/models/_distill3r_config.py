@@ -128,6 +128,11 @@ VARIANTS: dict[str, Distill3RConfig] = {
         encoder_dim=160, encoder_depth=2, encoder_heads=5, encoder_table_side=8,
         fusion_dim=160, fusion_depth=4, fusion_heads=5,
     ),
+    "general_teacher": replace(
+        SMALL,
+        encoder_dim=256, encoder_depth=4, encoder_heads=8, encoder_table_side=8,
+        fusion_dim=256, fusion_depth=5, fusion_heads=8,
+    ),
     "tiny": Distill3RConfig(
         encoder_dim=32, encoder_depth=2, encoder_heads=2, encoder_table_side=4, encoder_layer_scale=None,
         fusion_dim=48, fusion_depth=4, fusion_heads=3, num_view_ids=50,
