@@ -7,19 +7,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill3d.nn.block import Mlp
+
 
 class LinearHead(nn.Module):
-    """One linear layer per token and a pixel shuffle (the linear head of DUSt3R)."""
+    """One linear layer or MLP per token and a pixel shuffle (the "linear" heads of DUSt3R and CUT3R)."""
 
-    def __init__(self, in_dim: int, *, patch_size: int, out_channels: int = 4):
+    def __init__(self, in_dim: int, *, patch_size: int, out_channels: int = 4, hidden: int | None = None):
+        """Set up the head.
+
+        Args:
+            in_dim: width of the tokens.
+            patch_size: side of a patch: the map has that many pixels per token.
+            out_channels: channels of the map.
+            hidden: width of a hidden layer; None for none, as in DUSt3R.
+        """
         super().__init__()
         self.patch_size = patch_size
-        self.proj = nn.Linear(in_dim, out_channels * patch_size**2)
+        channels = out_channels * patch_size**2
+        self.proj = nn.Linear(in_dim, channels) if hidden is None else Mlp(in_dim, hidden, channels)
 
     @property
     def last(self) -> nn.Linear:
         """The layer that writes the raw channels."""
-        return self.proj
+        return self.proj.fc2 if isinstance(self.proj, Mlp) else self.proj
 
     def forward(
         self, levels: Sequence[Float[Tensor, "batch patches _"]], grid: tuple[int, int]
