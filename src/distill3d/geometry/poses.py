@@ -141,10 +141,13 @@ class _NearestRotation(torch.autograd.Function):
         return gradient
 
 
-def project_to_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """Give the rotation (determinant +1) nearest to a matrix: the orthogonal Procrustes solution, in float64 inside.
+def project_to_rotation(matrix: Float[Tensor, "*batch 3 3"], *, double: bool = True) -> Float[Tensor, "*batch 3 3"]:
+    """Give the rotation (determinant +1) nearest to a matrix: the orthogonal Procrustes solution.
 
     Differentiable once. The gradient is exact wherever the answer is unique and 0, never infinite, where it is not.
+
+    Args:
+        double: compute in float64, which not every accelerator can.
     """
-    rotation: Tensor = _NearestRotation.apply(matrix.double())  # type: ignore[no-untyped-call]
+    rotation: Tensor = _NearestRotation.apply(matrix.double() if double else matrix)  # type: ignore[no-untyped-call]
     return rotation.to(matrix.dtype)

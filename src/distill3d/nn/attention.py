@@ -43,13 +43,20 @@ class Attention(nn.Module):
         self, tokens: Float[Tensor, "batch tokens dim"], rotary: Rotary | None = None
     ) -> Float[Tensor, "batch tokens dim"]:
         """Mix the tokens of each batch row; `rotary` turns queries and keys by their positions."""
-        fused = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))
-        query, key, value = fused.permute(2, 0, 3, 1, 4)  # each (batch, heads, tokens, head_dim)
-        # A LayerNorm gives float32 under autocast; attention wants the precision of the values.
-        query, key = self.q_norm(query).to(value.dtype), self.k_norm(key).to(value.dtype)
+        query, key, value = self.split(tokens)
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
-        mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        return self.merge(F.scaled_dot_product_attention(query, key, value, scale=self.scale))
+
+    def split(self, tokens: Float[Tensor, "batch tokens dim"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (batch, heads, tokens, head_dim), before any position is told."""
+        fused = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))
+        query, key, value = fused.permute(2, 0, 3, 1, 4)
+        # A LayerNorm gives float32 under autocast; attention wants the precision of the values.
+        return self.q_norm(query).to(value.dtype), self.k_norm(key).to(value.dtype), value
+
+    def merge(self, mixed: Float[Tensor, "batch heads tokens head_dim"]) -> Float[Tensor, "batch tokens dim"]:
+        """Join the heads again."""
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
 

@@ -105,11 +105,21 @@ class CrocoEncoder(nn.Module):
 class DecoderBlock(nn.Module):
     """Self-attention, attention to the memory, MLP; each on a norm of its own, and one for the memory."""
 
-    def __init__(self, dim: int, num_heads: int, *, mlp_ratio: float = 4.0, norm_eps: float = 1e-6):
-        """Set up the block for a stream and a memory of width `dim`."""
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        norm_eps: float = 1e-6,
+        self_attention: bool = True,
+    ):
+        """Set up the block for a stream and a memory of width `dim`; a stream of one token needs no self-attention."""
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, num_heads)
+        self.self_attention = self_attention
+        if self_attention:
+            self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+            self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.norm_y = nn.LayerNorm(dim, eps=norm_eps)
         self.cross_attn = CrossAttention(dim, num_heads)
@@ -124,7 +134,8 @@ class DecoderBlock(nn.Module):
         memory_rotary: Rotary | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
         """The stream after one look at the memory, which stays as it is."""
-        tokens = tokens + self.attn(self.norm1(tokens), rotary)
+        if self.self_attention:
+            tokens = tokens + self.attn(self.norm1(tokens), rotary)
         tokens = tokens + self.cross_attn(self.norm2(tokens), self.norm_y(memory), rotary, memory_rotary)
         out: Tensor = tokens + self.mlp(self.norm3(tokens))
         return out

@@ -64,6 +64,7 @@ class DinoViT(nn.Module):
         layer_scale: float | None = 1e-4,
         position_resize: PositionResize = "antialias",
         mask_token: bool = False,
+        in_channels: int = 3,
     ):
         """Set up the encoder.
 
@@ -78,6 +79,7 @@ class DinoViT(nn.Module):
             layer_scale: initial LayerScale; None for no LayerScale at all.
             position_resize: the recipe for grids other than the table's.
             mask_token: carry the token that only masked pre-training uses (it is never read and takes no gradient).
+            in_channels: channels of the images (2 for depth and its mask).
         """
         super().__init__()
         self.patch_size = patch_size
@@ -90,13 +92,13 @@ class DinoViT(nn.Module):
             self.register_tokens = nn.Parameter(torch.zeros(1, num_registers, dim))
         if mask_token:
             self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
-        self.patch_embed = PatchEmbed(patch_size, dim)
+        self.patch_embed = PatchEmbed(patch_size, dim, in_channels=in_channels)
         self.blocks = nn.ModuleList(
             Block(dim, num_heads, mlp_ratio=mlp_ratio, layer_scale=layer_scale) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
-    def embed(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens dim"]:
+    def embed(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch tokens dim"]:
         """Tokens as they enter the first block. The images are normalised already."""
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
@@ -113,12 +115,12 @@ class DinoViT(nn.Module):
         registers = self.register_tokens.expand(len(images), -1, -1)
         return torch.cat([cls.to(patches.dtype), registers.to(patches.dtype), patches], dim=1)
 
-    def forward(self, images: Float[Tensor, "batch 3 height width"], *, normed: bool = True) -> ViTTokens:
+    def forward(self, images: Float[Tensor, "batch channels height width"], *, normed: bool = True) -> ViTTokens:
         """The tokens after the last block, with or without the final LayerNorm."""
         return self.intermediate(images, [len(self.blocks) - 1], normed=normed)[0]
 
     def intermediate(
-        self, images: Float[Tensor, "batch 3 height width"], blocks: Sequence[int], *, normed: bool = True
+        self, images: Float[Tensor, "batch channels height width"], blocks: Sequence[int], *, normed: bool = True
     ) -> list[ViTTokens]:
         """The tokens after each of the listed blocks (counted from 0, in rising order)."""
         tokens = self.embed(images)
