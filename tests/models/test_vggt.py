@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from distill3d import models
+from distill3d import checkpoints, models
 from distill3d.errors import ConfigError
 from distill3d.models.vggt import VGGT
 from tests.parity.official import fill_seeded, relative, relative_points, relative_values
@@ -82,6 +82,41 @@ def test_recomputing_changes_neither_values_nor_gradients(model, images):
         network.zero_grad()
     assert torch.equal(found[0][0], found[1][0])
     assert relative(found[1][1], found[0][1]) < 1e-5
+
+
+@torch.no_grad()
+def test_tracks_start_where_they_were_asked_for_and_do_not_depend_on_chunks(model, images):
+    queries = torch.tensor([[[3.0, 5.0], [55.0, 41.0]]])
+    tracks = model.track(images, queries, iterations=1)
+    assert torch.equal(tracks.points[:, 0], queries)
+    assert tracks.points.shape == (1, 3, 2, 2)
+    assert ((tracks.visibility > 0) & (tracks.visibility < 1)).all()
+    assert relative(model.track(images, queries, iterations=1, head_chunk=1).points, tracks.points) < 1e-5
+
+
+@torch.no_grad()
+def test_points_do_not_change_places(model, images):
+    queries = torch.tensor([[[3.0, 5.0], [40.0, 20.0], [20.0, 30.0]]])
+    order = [2, 0, 1]
+    tracks, moved = (model.track(images, found, iterations=1) for found in (queries, queries[:, order]))
+    assert relative(moved.points, tracks.points[:, :, order]) < 1e-5
+
+
+def test_gradients_reach_every_weight_of_the_tracker(images):
+    model = fill_seeded(VGGT(TINY), SPEC)
+    tracks = model.track(images, torch.tensor([[[20.0, 20.0], [30.0, 10.0]]]), iterations=2)
+    (tracks.points.sum() + tracks.visibility.sum() + tracks.confidence.sum()).backward()
+    without = {name for name, value in model.tracker.named_parameters() if value.grad is None or not value.grad.any()}
+    assert without == set()
+
+
+def test_a_network_without_its_tracker_takes_the_whole_file_and_refuses_to_track(model, images):
+    lean = VGGT(dataclasses.replace(TINY, tracks=False))
+    checkpoints.load_official(lean, SPEC, checkpoints.to_official(model, SPEC), source="model.pt")
+    with torch.no_grad():
+        assert torch.equal(lean.eval()(images).depth, model(images).depth)
+    with pytest.raises(ConfigError, match="built without its tracker"):
+        lean.track(images, torch.zeros(1, 1, 2))
 
 
 def test_a_side_that_is_no_multiple_of_the_patch_is_refused(model):

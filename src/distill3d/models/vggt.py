@@ -1,7 +1,6 @@
 """VGGT: cameras, depth and points of a whole scene in one pass (Wang et al., 2025), and its tracker."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -12,6 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from distill3d.errors import ConfigError
 from distill3d.geometry.pose_encoding import decode_cameras
 from distill3d.models import ModelSpec
+from distill3d.models._vggt_config import VARIANTS, VGGTConfig
+from distill3d.models._vggt_tracks import STRIDE, Tracker, Tracks
 from distill3d.nn.activations import one_plus_exp, signed_expm1
 from distill3d.nn.block import Block, Mlp
 from distill3d.nn.chunks import in_chunks
@@ -26,49 +27,6 @@ INITIAL_SEED = 0
 """Draws fresh weights where no generator is given, so that results repeat."""
 NORM_EPS = 1e-5
 """Of every LayerNorm outside the encoder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VGGTConfig:
-    """Every dimension; the defaults are those of VGGT-1B."""
-
-    patch_size: int = 14
-    """Side of a patch in pixels; both sides of an image are multiples of it."""
-    dim: int = 1024
-    """Width of the tokens in the encoder and in both kinds of blocks; the heads see twice as much."""
-    encoder_depth: int = 24
-    """Blocks of the encoder, which sees each view on its own (DINOv2 with registers)."""
-    encoder_heads: int = 16
-    """Attention heads of the encoder."""
-    encoder_table_side: int = 37
-    """Side of the encoder's position table in patches (518 pixels)."""
-    depth: int = 24
-    """Pairs of a block over each view and a block over the scene."""
-    heads: int = 16
-    """Attention heads of these blocks."""
-    num_registers: int = 4
-    """Register tokens of each view, in the encoder and again, with others, in the blocks."""
-    dense_levels: tuple[int, int, int, int] = (4, 11, 17, 23)
-    """The pairs whose outputs the dense heads read, in rising order."""
-    dpt_features: int = 256
-    """Channels of the fusion in the dense heads."""
-    dpt_channels: tuple[int, int, int, int] = (256, 512, 1024, 1024)
-    """Channels of their four reassembled levels."""
-    camera_depth: int = 4
-    """Blocks over the camera tokens of a scene, in each refinement."""
-    camera_heads: int = 16
-    """Attention heads of these blocks."""
-    camera_iterations: int = 4
-    """Refinements of the cameras."""
-    gradient_checkpointing: bool = False
-    """Recompute blocks and head chunks in the backward pass: less memory, about a third more time."""
-
-    def __post_init__(self) -> None:
-        for part, heads in (("encoder_heads", self.encoder_heads), ("heads", self.heads)):
-            if heads < 1 or self.dim % (4 * heads):
-                raise ConfigError(f"dim must be a multiple of 4 * {part}, found {self.dim} and {heads}.")
-        if list(self.dense_levels) != sorted(set(self.dense_levels)) or self.dense_levels[-1] >= self.depth:
-            raise ConfigError(f"dense_levels must rise and stay below the depth {self.depth}: {self.dense_levels}.")
 
 
 class CameraHead(nn.Module):
@@ -136,11 +94,16 @@ class VGGT(nn.Module):
         )
         self.head_world = _dense_head(config, 4)
         self.head_depth = _dense_head(config, 2)
+        if config.tracks:
+            self.tracker = _tracker(config)
         if generator is None:
             generator = torch.Generator().manual_seed(INITIAL_SEED)
         initialise_(self, "normal_002", generator)
         for token in (self.camera_token, self.register_token):
             nn.init.normal_(token, std=TOKEN_STD, generator=generator)
+        if config.tracks:
+            for token in (self.tracker.query_ref_token, self.tracker.update.virtual_tracks):
+                nn.init.normal_(token, std=TOKEN_STD, generator=generator)
         self.encoder.gradient_checkpointing = config.gradient_checkpointing
 
     def forward(self, images: Float[Tensor, "batch views 3 height width"], *, head_chunk: int | None = 8) -> Prediction:
@@ -175,6 +138,34 @@ class VGGT(nn.Module):
             world_from_camera=world_from_camera,
             intrinsics=intrinsics,
         )
+
+    def track(
+        self,
+        images: Float[Tensor, "batch views 3 height width"],
+        queries: Float[Tensor, "batch points 2"],
+        *,
+        iterations: int = 4,
+        head_chunk: int | None = 8,
+    ) -> Tracks:
+        """Where points of view 0 are in all views, in float32.
+
+        Args:
+            images: as for `forward`.
+            queries: pixels (x, y) of view 0.
+            iterations: rounds of refinement.
+            head_chunk: as for `forward`.
+
+        Raises:
+            ConfigError: the model was built without its tracker, or sides that are no multiples.
+        """
+        if not self.config.tracks:
+            raise ConfigError("This VGGT was built without its tracker; build a variant with tracks=True, e.g. 'base'.")
+        levels = self.aggregate(images, self.config.dense_levels)[:-1]
+        grid = patch_grid(images, self.config.patch_size)
+        with torch.autocast(images.device.type, enabled=False):
+            maps = in_chunks(self.tracker.features, self._patches(levels), grid, head_chunk)
+            tracks: Tracks = self.tracker(maps.view(*images.shape[:2], *maps.shape[1:]), queries, iterations=iterations)
+        return tracks
 
     def aggregate(
         self, images: Float[Tensor, "batch views 3 height width"], indices: Sequence[int]
@@ -242,19 +233,32 @@ def _dense_head(config: VGGTConfig, out_channels: int) -> DPTHead:
     )
 
 
-BASE = VGGTConfig()
+def _tracker(config: VGGTConfig) -> Tracker:
+    features = DPTHead(
+        (2 * config.dim,) * 4,
+        patch_size=config.patch_size // STRIDE,
+        out_channels=None,
+        level_channels=config.dpt_channels,
+        features=config.track_dim,
+        form="vggt",
+    )
+    return Tracker(
+        features,
+        config.track_dim,
+        hidden=config.track_hidden,
+        depth=config.track_depth,
+        num_heads=config.track_heads,
+        levels=config.track_levels,
+        radius=config.track_radius,
+        num_virtual=config.track_virtual,
+    )
+
 
 SPEC = ModelSpec(
     build=VGGT,
     config=VGGTConfig,
     views="joint",
-    variants={
-        "base": BASE,
-        "tiny": replace(
-            BASE, dim=64, encoder_depth=3, encoder_heads=4, encoder_table_side=5, depth=4, heads=4,
-            dense_levels=(0, 1, 2, 3), dpt_features=32, dpt_channels=(16, 32, 64, 64), camera_depth=2, camera_heads=4,
-        ),
-    },
+    variants=VARIANTS,
     renames=(
         ("aggregator.patch_embed.", "encoder."),
         ("aggregator.camera_token", "camera_token"),
@@ -264,14 +268,18 @@ SPEC = ModelSpec(
         ("camera_head.poseLN_modulation.1.", "camera_head.modulation."),
         ("point_head.", "head_world."),
         ("depth_head.", "head_depth."),
+        ("track_head.tracker.", "tracker."),
+        ("track_head.feature_extractor.", "tracker.features."),
+        (".updateformer.", ".update."),
+        (".virual_tracks", ".virtual_tracks"),
         *VGGT_DPT_RENAMES,
     ),
     prefixes=("module.",),
-    ignored=("track_head.",),
+    ignored=("track_head.",),  # only where the configuration carries no tracker
     lora_targets=r"encoder\.blocks\.\d+\.attn\.qkv",
     patch_size=14,
     licences={
         "facebook/VGGT-1B": "CC-BY-NC-4.0 (non-commercial; as remembered from its model card)",
         "facebook/VGGT-1B-Commercial": "VGGT License v1 (commercial use allowed, military use excluded; gated)",
     },
-)  # fmt: skip
+)
