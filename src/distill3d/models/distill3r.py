@@ -1,33 +1,29 @@
 """Distill3R: the small student of the paper, Fast3R's fusion design at a ninth of its size, and smaller kin of it."""
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from distill3d.errors import ConfigError
 from distill3d.models import ModelSpec
 from distill3d.models._distill3r_config import VARIANTS, Distill3RConfig
 from distill3d.nn.activations import exp_points, log_points, one_plus_exp, ray_depth_points, ray_grid
 from distill3d.nn.chunks import in_chunks
 from distill3d.nn.dino_vit import DinoViT, PositionResize
 from distill3d.nn.dpt import DPT_ALIASES, DPT_RENAMES, DPTHead
-from distill3d.nn.fusion import Fusion, random_view_ids, sequential_view_ids, view_id_table
+from distill3d.nn.fusion import INFERENCE_SEED, Fusion, ViewIdEmbedding
 from distill3d.nn.heads import LinearHead
 from distill3d.nn.images import ImageNormalisation, patch_grid
 from distill3d.nn.initialise import initialise_
 from distill3d.types import Prediction
-
-INFERENCE_SEED = 0
-"""Draws the view ids and the fresh weights where no generator is given, so that results repeat."""
 
 
 class Distill3R(nn.Module):
     """Encoder per view, fusion over all views, one head for the world frame and one for each camera's own."""
 
     config: Distill3RConfig
-    view_id_table: Tensor
 
     def __init__(self, config: Distill3RConfig, *, generator: torch.Generator | None = None):
         """Make the network with fresh weights, drawn from `generator` (default: a fixed seed)."""
@@ -60,8 +56,9 @@ class Distill3R(nn.Module):
             attention=config.fusion_attention,
             attention_scale=head_dim**-0.5 * factor,
         )
-        table = view_id_table(config.num_view_ids, config.fusion_dim)
-        self.register_buffer("view_id_table", table, persistent=False)
+        # Without ids of its own the network still takes those that a caller names.
+        policy: Literal["random", "sequential"] = "random" if config.view_ids == "none" else config.view_ids
+        self.view_ids = ViewIdEmbedding(config.fusion_dim, num_ids=config.num_view_ids, policy=policy)
         if config.reference_embedding_std is not None:
             self.reference_embedding = nn.Parameter(torch.zeros(2, config.fusion_dim))
         self.head_world = _head(config)
@@ -124,33 +121,14 @@ class Distill3R(nn.Module):
     def _view_embedding(
         self, batch: int, views: int, view_ids: Tensor | None, generator: torch.Generator | None
     ) -> Float[Tensor, "batch views dim"]:
-        embedding = self.view_id_table.new_zeros(batch, views, self.config.fusion_dim)
         if view_ids is not None or self.config.view_ids != "none":
-            if view_ids is None:
-                view_ids = self._draw_view_ids(batch, views, generator)
-            if int(view_ids.min()) < 0 or int(view_ids.max()) >= self.config.num_view_ids:
-                raise ConfigError(f"View ids must lie in 0 .. {self.config.num_view_ids - 1}, found "
-                                  f"{int(view_ids.min())} .. {int(view_ids.max())}; raise num_view_ids.")  # fmt: skip
-            embedding = self.view_id_table[view_ids.to(self.view_id_table.device)]
+            embedding: Tensor = self.view_ids(batch, views, view_ids, generator)
+        else:
+            embedding = self.view_ids.table.new_zeros(batch, views, self.config.fusion_dim)
         if self.config.reference_embedding_std is not None:
             reference, other = self.reference_embedding
             embedding = embedding + torch.stack([reference] + [other] * (views - 1))
         return embedding
-
-    def _draw_view_ids(self, batch: int, views: int, generator: torch.Generator | None) -> Int[Tensor, "batch views"]:
-        limit = self.config.num_view_ids
-        if views > limit:
-            raise ConfigError(
-                f"{views} views, but the table holds {limit} view ids; give fewer, or raise num_view_ids."
-            )
-        if self.config.view_ids == "sequential":
-            return sequential_view_ids(batch, views)
-        if generator is None:
-            if self.training:
-                # Silently repeating the same ids at every step would teach the network those ids alone.
-                raise ConfigError("Training draws random view ids from a generator: pass generator= or view_ids=.")
-            generator = torch.Generator().manual_seed(INFERENCE_SEED)
-        return random_view_ids(batch, views, limit, generator)
 
     def _run_head(
         self, head: LinearHead | DPTHead, levels: list[Tensor], grid: tuple[int, int], chunk: int | None

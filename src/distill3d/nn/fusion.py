@@ -15,7 +15,7 @@ from distill3d.nn.block import Block
 FusionAttention = Literal["global", "alternating"]
 """Every block over all tokens of a scene, or blocks over a scene and over a view in turn."""
 INFERENCE_SEED = 0
-"""Draws the view ids where no generator is given, so that results repeat."""
+"""Draws the view ids, and the fresh weights of networks, where no generator is given, so that results repeat."""
 
 
 def view_id_table(num_ids: int, dim: int) -> Float[Tensor, "ids dim"]:
@@ -79,13 +79,16 @@ class ViewIdEmbedding(nn.Module):
             view_ids = self._choose(batch, views, generator)
         elif int(view_ids.min()) < 0 or int(view_ids.max()) >= limit:
             raise ConfigError(
-                f"View ids must lie in 0 .. {limit - 1}, found {int(view_ids.min())} .. {int(view_ids.max())}."
+                f"View ids must lie in 0 .. {limit - 1}, found {int(view_ids.min())} .. {int(view_ids.max())}; "
+                "raise num_view_ids."
             )
         return self.table[view_ids.to(self.table.device)]
 
     def _choose(self, batch: int, views: int, generator: torch.Generator | None) -> Int[Tensor, "batch views"]:
         if views > len(self.table):
-            raise ConfigError(f"{views} views, but the table holds {len(self.table)} view ids; give fewer views.")
+            raise ConfigError(
+                f"{views} views, but the table holds {len(self.table)} view ids; give fewer, or raise num_view_ids."
+            )
         if self.policy == "sequential":
             return sequential_view_ids(batch, views)
         if generator is None:
