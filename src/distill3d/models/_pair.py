@@ -1,6 +1,7 @@
 """What DUSt3R and MASt3R share: all but the heads."""
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -100,6 +101,13 @@ class Encoded(NamedTuple):
         """Some of the images."""
         tokens = CrocoTokens(self.tokens.tokens[index], self.tokens.positions[index])
         return Encoded(tokens, self.grid, None if self.portrait is None else self.portrait[index])
+
+    @staticmethod
+    def join(parts: "Sequence[Encoded]") -> "Encoded":
+        """Images that were encoded one after the other, all stored alike and none of them transposed."""
+        tokens = torch.cat([part.tokens.tokens for part in parts])
+        positions = torch.cat([part.tokens.positions for part in parts])
+        return Encoded(CrocoTokens(tokens, positions), parts[0].grid)
 
 
 class PairModel(nn.Module, abc.ABC):
