@@ -131,7 +131,7 @@ VARIANTS: dict[str, Distill3RConfig] = {
     "general_teacher": replace(
         SMALL,
         encoder_dim=256, encoder_depth=4, encoder_heads=8, encoder_table_side=8,
-        fusion_dim=256, fusion_depth=5, fusion_heads=8,
+        fusion_dim=256, fusion_depth=4, fusion_heads=8,
     ),
     "tiny": Distill3RConfig(
         encoder_dim=32, encoder_depth=2, encoder_heads=2, encoder_table_side=4, encoder_layer_scale=None,
