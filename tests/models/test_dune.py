@@ -32,6 +32,7 @@ def test_each_view_alone_gives_what_it_gives_among_others(model, images):
         for view in range(2):
             alone = model(images[sample : sample + 1, view : view + 1]).descriptors
             assert relative_points(alone[0, 0], together[sample, view]) < 1e-5
+    assert relative_points(model(images, head_chunk=3).descriptors, together) < 1e-5
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill3d.nn.activations import exp_points, log_points, one_plus_exp, ray_depth_points, ray_grid
+from distill3d.nn.activations import exp_points, log_points, one_plus_exp, ray_depth_points, ray_grid, signed_expm1
 
 coordinate = st.floats(-50, 50, width=32)
 
@@ -60,3 +60,11 @@ def test_a_wild_depth_does_not_overflow():
 def test_confidence_is_above_one():
     assert torch.equal(one_plus_exp(torch.zeros(2)), torch.full((2,), 2.0))
     assert (one_plus_exp(torch.linspace(-10, 10, 9)) > 1).all()
+
+
+def test_the_signed_exponential_is_odd_and_grows_from_nothing():
+    raw = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0])
+    found = signed_expm1(raw)
+    torch.testing.assert_close(found, -found.flip(0))
+    assert found[2] == 0
+    assert found[4].item() == pytest.approx(math.e**2 - 1, rel=1e-6)

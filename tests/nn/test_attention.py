@@ -32,3 +32,15 @@ def test_a_block_whose_layer_scale_is_zero_changes_nothing():
 def test_a_block_without_layer_scale_has_no_such_weights():
     assert not [name for name in Block(8, 2).state_dict() if name.startswith("ls")]
     assert "ls1.gamma" in Block(8, 2, layer_scale=1e-4).state_dict()
+
+
+def test_normed_queries_and_keys_do_not_feel_the_scale_of_their_projection():
+    torch.manual_seed(0)
+    layer, tokens = Attention(12, 3, qk_norm_eps=1e-5), torch.randn(2, 5, 12)
+    before = layer(tokens)
+    with torch.no_grad():
+        layer.qkv.weight[:24] *= 50
+        layer.qkv.bias[:24] *= 50
+    torch.testing.assert_close(layer(tokens), before, rtol=1e-3, atol=1e-3)
+    assert "q_norm.weight" in layer.state_dict()
+    assert "q_norm.weight" not in Attention(12, 3).state_dict()

@@ -124,7 +124,13 @@ class Dune(nn.Module):
             )
         initialise_(self, "normal_002", generator or torch.Generator().manual_seed(INITIAL_SEED))
 
-    def forward(self, images: Float[Tensor, "batch views 3 height width"], *, normed: bool = True) -> Prediction:
+    def forward(
+        self,
+        images: Float[Tensor, "batch views 3 height width"],
+        *,
+        normed: bool = True,
+        head_chunk: int | None = None,
+    ) -> Prediction:
         """Patch tokens as `descriptors`, on the grid of patches: (batch, views, height / 14, width / 14, dim).
 
         They are not repeated over the pixels of a patch, which would tell nothing and cost 196 times the memory; an
@@ -133,14 +139,17 @@ class Dune(nn.Module):
         Args:
             images: RGB in [0, 1]; both sides are multiples of the patch size.
             normed: after the final LayerNorm (what Distill3R builds on) or before (what DUNE's projectors read).
+            head_chunk: views per pass, to bound the memory; None for all at once. It changes no value.
 
         Raises:
             ConfigError: sides that are no multiples.
         """
-        tokens = self.encode(images, normed=normed)
-        return Prediction(
-            descriptors=tokens.patches.reshape(*images.shape[:2], *patch_grid(images, self.config.patch_size), -1)
-        )
+        batch, views = images.shape[:2]
+        flat = images.flatten(0, 1)[:, None]
+        chunk = len(flat) if head_chunk is None else max(1, head_chunk)
+        patches = torch.cat([self.encode(part, normed=normed).patches for part in torch.split(flat, chunk)])
+        rows, columns = patch_grid(images, self.config.patch_size)
+        return Prediction(descriptors=patches.view(batch, views, rows, columns, -1))
 
     def encode(self, images: Float[Tensor, "batch views 3 height width"], *, normed: bool = True) -> ViTTokens:
         """All tokens of all views, with (batch * views) in front; arguments as for `forward`."""
