@@ -9,6 +9,7 @@ from distill3d import models
 from distill3d.errors import ConfigError
 from distill3d.geometry.cameras import camera_rays, centred_intrinsics
 from distill3d.geometry.poses import look_at
+from distill3d.models._pi3_config import image_size
 from distill3d.types import map_tensors
 
 SPEC = models.get("pi3")
@@ -185,3 +186,13 @@ print("same")
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert shown.stdout.strip() == "same", shown.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("photo", "size"), [((480, 640), (434, 574)), ((1000, 1000), (504, 504)), ((10, 4000), (14, 10094))]
+)
+def test_photos_get_the_size_that_the_network_was_trained_for(photo, size):
+    found = image_size(*photo)
+    assert found[0] * found[1] <= 255_000
+    assert found == size
+    assert image_size(photo[1], photo[0]) == (size[1], size[0])

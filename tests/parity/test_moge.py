@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from distill3d import checkpoints, models
+from distill3d.geometry.monocular import solve_affine
 from distill3d.geometry.shift import focal_and_shift_from_pointmap
-from distill3d.infer.monocular import solve_affine
 from distill3d.types import Prediction
 from tests.parity.seeded_weights import seeded_tensor
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from distill3d import checkpoints, models
 from distill3d.geometry.cameras import intrinsics_from_corner_convention
-from distill3d.models.pi3 import rotation_from_nine
+from distill3d.models._pi3_parts import rotation_from_nine
 from distill3d.nn.rope import grid_positions
 from tests.parity.official import relative, relative_points, shapes_of_manifest, watch
 from tests.parity.seeded_weights import seeded_tensor

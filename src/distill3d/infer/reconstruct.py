@@ -11,12 +11,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from distill3d.errors import ConfigError, DataError, GeometryError
+from distill3d.geometry.monocular import solve_affine
 from distill3d.infer.cameras import PointSource, PoseMethod, complete_with_info
+from distill3d.infer.pairs import PairGraph
+from distill3d.infer.pairwise import predict_views
 from distill3d.infer.windows import Window, join_windows, plan_windows
+from distill3d.models._pair import PairModel
 from distill3d.progress import ProgressBar
 from distill3d.types import Prediction, Reconstruction, Views, map_tensors
 
 logger = logging.getLogger(__name__)
+
+MOST_COMPLETE_VIEWS = 10
+"""A pair network compares all views with all up to this many, and only neighbours in the given order beyond."""
 
 
 def reconstruct(
@@ -37,7 +44,8 @@ def reconstruct(
     The model is called in eval mode and float32 on its own device; the result is on the device of `views`.
 
     Args:
-        model: called as `model(images, head_chunk=...)`, gives a `Prediction`.
+        model: called as `model(images, head_chunk=...)`, gives a `Prediction`. One that sees pairs only (DUSt3R, MASt3R)
+            is asked about many pairs, which are then brought into one world: see `infer.pairwise`.
         views: batch of 1; pixels that are not `valid` (padding) never count. One view is allowed.
         names: one per view, for files and reports.
         confidence_percentile: this share of all usable pixels, the least certain, is not kept; 0 keeps all. (A
@@ -71,6 +79,8 @@ def reconstruct(
     start = time.perf_counter()
     windows, prediction, scales = _predict_all(model, views, max_views, num_anchors, head_chunk)
     predicted = time.perf_counter()
+    if getattr(model, "affine", False):
+        prediction = solve_affine(prediction)
     completed = complete_with_info(prediction, views, pose_method=pose_method, points=points, seed=seed)
     keep, level = keep_mask(completed.prediction, views, confidence_percentile)
     if not bool(keep.any()):
@@ -145,6 +155,8 @@ def _predict_all(
 ) -> tuple[list[Window], Prediction, list[float]]:
     """Run the model over all views, in smaller and smaller windows while the device's memory does not hold them."""
     count = views.images.shape[1]
+    if isinstance(model, PairModel) and count > 1:
+        return [], _predict_pairwise(model, views, head_chunk), []
     usable = views.valid if views.valid is not None else torch.ones_like(views.images[:, :, 0], dtype=torch.bool)
     limit = min(count, max_views or count)
     was_training = model.training
@@ -171,6 +183,17 @@ def _predict_all(
     logger.info("%d views in %d windows that share %d", count, len(windows), len(windows[0].anchors))
     prediction, fits = join_windows(windows, predictions, usable)
     return windows, prediction, [round(float(fit.scale[0]), 6) for fit in fits]
+
+
+def _predict_pairwise(model: PairModel, views: Views, head_chunk: int | None) -> Prediction:
+    was_training = model.training
+    model.eval()
+    try:
+        # Windows of neighbours where comparing all with all would take minutes and gigabytes.
+        graph: PairGraph = "complete" if views.images.shape[1] <= MOST_COMPLETE_VIEWS else "window"
+        return predict_views(model, views, graph=graph, head_chunk=head_chunk)
+    finally:
+        model.train(was_training)
 
 
 def _predict(

@@ -3,8 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 
 from distill3d.errors import ConfigError
 from distill3d.models import ModelSpec
+from distill3d.models._moge_config import VARIANTS, MoGeConfig
 from distill3d.nn.activations import exp_depth_points
 from distill3d.nn.conv_head import RESIDUAL_RENAMES, ConvHead, ConvPyramid, append_grid
 from distill3d.nn.dino_vit import DinoViT
@@ -26,49 +26,6 @@ TOP_LEVEL = 9
 MASK_THRESHOLD = 0.5
 INFERENCE_SEED = 0
 """Draws fresh weights where no generator is given, so that results repeat."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MoGeConfig:
-    """Every dimension of both versions; the defaults are MoGe-1."""
-
-    version: Literal[1, 2] = 1
-    """Which of the two networks."""
-    encoder_dim: int = 1024
-    """Width of the DINOv2 encoder's tokens."""
-    encoder_depth: int = 24
-    """Number of encoder blocks."""
-    encoder_heads: int = 16
-    """Attention heads of the encoder."""
-    encoder_table_side: int = 37
-    """Side of the encoder's position table in patches."""
-    taken_blocks: tuple[int, ...] = (20, 21, 22, 23)
-    """Encoder blocks whose tokens the heads see."""
-    projected_dim: int = 512
-    """Channels of the sum of the taken tokens' projections."""
-    widths: tuple[int, ...] = (256, 128, 64)
-    """Channels after each doubling of the token grid."""
-    num_res_blocks: tuple[int, ...] = (2, 2, 2)
-    """Residual units after each doubling (version 2: in the neck)."""
-    head_res_blocks: tuple[int, ...] = ()
-    """Version 2: residual units of each head after each doubling."""
-    last_channels: int = 32
-    """Version 1: channels before the last layers."""
-    normals: bool = False
-    """Version 2: whether there is a head for surface normals."""
-    num_tokens_range: tuple[int, int] = (1275, 2551)
-    """Patches that the encoder sees of an image at resolution level 0 and at level 9."""
-
-    def __post_init__(self) -> None:
-        if self.encoder_dim % self.encoder_heads:
-            raise ConfigError(f"encoder_dim {self.encoder_dim} must be a multiple of {self.encoder_heads} heads.")
-        if not self.taken_blocks or max(self.taken_blocks) >= self.encoder_depth:
-            raise ConfigError(f"taken_blocks {self.taken_blocks} must lie in 0 .. {self.encoder_depth - 1}.")
-        counts = [self.num_res_blocks] if self.version == 1 else [self.num_res_blocks, self.head_res_blocks]
-        if any(len(numbers) != len(self.widths) for numbers in counts):
-            raise ConfigError(f"widths {self.widths} and the numbers of residual units must be equally many.")
-        if self.version == 1 and (self.normals or len(set(self.num_res_blocks)) != 1):
-            raise ConfigError("MoGe-1 has no normals, and as many residual units after every doubling.")
 
 
 class MoGeMaps(NamedTuple):
@@ -86,6 +43,8 @@ class MoGe(nn.Module, ABC):
     """What both versions share: photos of any size in, one at a time or many."""
 
     config: MoGeConfig
+    affine = True
+    """Camera points are right up to scale and a shift of z; see `geometry.monocular.solve_affine`."""
 
     def __init__(self, config: MoGeConfig):
         super().__init__()
@@ -106,7 +65,7 @@ class MoGe(nn.Module, ABC):
         """Affine-invariant camera points and their mask in float32; version 2: metric scale, perhaps normals.
 
         The points of a view are right up to one factor and one shift of z, for which see
-        `geometry.shift.focal_and_shift_from_pointmap`; with the shift, `metric_scale` makes metres of them (one per
+        `geometry.monocular.solve_affine`; with the shift, `metric_scale` makes metres of them (one per
         view, or one per sample if that is a single view). `confidence_camera` is the mask as the network gives it and
         `valid` is where it exceeds 0.5.
 
@@ -300,41 +259,11 @@ def _join(parts: Sequence[Tensor | None], batch: int) -> Tensor | None:
     return joined.reshape(batch, -1, *joined.shape[1:])
 
 
-LARGE_2 = MoGeConfig(
-    version=2,
-    taken_blocks=(5, 11, 17, 23),
-    projected_dim=1024,
-    widths=(256, 128, 64, 32),
-    num_res_blocks=(2, 2, 2, 0),
-    head_res_blocks=(1, 1, 1, 0),
-    normals=True,
-    num_tokens_range=(1200, 3600),
-)
-BASE_2 = replace(
-    LARGE_2, encoder_dim=768, encoder_depth=12, encoder_heads=12, taken_blocks=(5, 11), projected_dim=768,
-    num_res_blocks=(1, 1, 1, 0),
-)  # fmt: skip
-
 SPEC = ModelSpec(
     build=build,
     config=MoGeConfig,
     views="single",
-    variants={
-        "moge-2-vitl-normal": LARGE_2,
-        "moge-2-vitl": replace(LARGE_2, normals=False),
-        "moge-2-vitb-normal": BASE_2,
-        "moge-2-vits-normal": replace(BASE_2, encoder_dim=384, encoder_heads=6, projected_dim=384),
-        "moge-vitl": MoGeConfig(),
-        "tiny1": MoGeConfig(
-            encoder_dim=48, encoder_depth=4, encoder_heads=3, encoder_table_side=5, taken_blocks=(2, 3),
-            projected_dim=64, widths=(64, 32, 32), num_tokens_range=(1200, 2500),
-        ),
-        "tiny2": MoGeConfig(
-            version=2, encoder_dim=48, encoder_depth=4, encoder_heads=3, encoder_table_side=5, taken_blocks=(1, 3),
-            projected_dim=64, widths=(32, 32, 16, 16), num_res_blocks=(2, 2, 2, 0), head_res_blocks=(1, 1, 1, 0),
-            normals=True, num_tokens_range=(1200, 3600),
-        ),
-    },
+    variants=VARIANTS,
     # MoGe-1 keeps its statistics at the top, MoGe-2 in the encoder.
     renames=(
         ("image_mean", "normalise.mean"),

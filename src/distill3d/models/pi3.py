@@ -4,7 +4,6 @@ No view is the reference: the world is wherever the network puts it, the same fo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -14,14 +13,15 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from distill3d.errors import ConfigError
-from distill3d.geometry.poses import pose_from_rt, project_to_rotation, transform_points
+from distill3d.geometry.poses import pose_from_rt, transform_points
 from distill3d.models import ModelSpec
 from distill3d.models._pi3_conditions import Conditions, prepare_conditions
+from distill3d.models._pi3_config import PATCH, VARIANTS, Pi3Config
+from distill3d.models._pi3_parts import BranchDecoder, CameraHead, MetricDecoder
 from distill3d.nn.activations import exp_depth_points
 from distill3d.nn.block import Block
 from distill3d.nn.chunks import in_chunks
 from distill3d.nn.conv_head import RESIDUAL_RENAMES, ConvHead
-from distill3d.nn.croco_vit import DecoderBlock
 from distill3d.nn.dino_vit import DinoViT
 from distill3d.nn.heads import LinearHead
 from distill3d.nn.images import ImageNormalisation, patch_grid
@@ -31,144 +31,11 @@ from distill3d.nn.pose_attention import camera_frames, inject_poses
 from distill3d.nn.rope import Rotary, grid_positions, rotary_table
 from distill3d.types import Prediction
 
-PATCH = 14
 INITIAL_SEED = 0
 """Draws fresh weights where no generator is given, so that results repeat."""
 QK_NORM_EPS = 1e-5
 LARGEST_LOG_DEPTH = 15.0
 """Where Pi3X cuts off the logarithm of depth."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pi3Config:
-    """Every dimension; the defaults are those of Pi3."""
-
-    extended: bool = False
-    """Pi3X: convolutional heads and a metric scale."""
-    conditions: bool = False
-    """Pi3X: whether it can be told depth, rays and poses (368 M weights)."""
-    dim: int = 1024
-    """Width of the tokens in encoder and decoder; the heads see twice as much."""
-    encoder_depth: int = 24
-    """Blocks of the encoder, which sees each view on its own (DINOv2 with registers)."""
-    heads: int = 16
-    """Attention heads of encoder and decoder."""
-    encoder_table_side: int = 37
-    """Side of the encoder's position table in patches (518 pixels)."""
-    depth: int = 36
-    """Blocks of the decoder: over a view and over the scene in turn."""
-    num_registers: int = 5
-    """Register tokens of the decoder, the same for every view."""
-    branch_dim: int = 1024
-    """Width of the tokens in each head's own decoder."""
-    branch_depth: int = 5
-    """Blocks of each head's own decoder."""
-    branch_heads: int = 16
-    """Attention heads there."""
-    camera_dim: int = 512
-    """Width of the camera head."""
-    widths: tuple[int, int, int] = (256, 128, 64)
-    """Pi3X: channels of the convolutional heads after each doubling."""
-    metric_dim: int = 512
-    """Pi3X: width of the tokens that find the metric scale."""
-    metric_heads: int = 8
-    """Pi3X: attention heads there."""
-    inject_after: tuple[int, ...] = (1, 9, 17, 25, 33)
-    """Pi3X: decoder blocks after which known poses come in."""
-    gradient_checkpointing: bool = False
-    """Recompute blocks and head chunks in the backward pass: less memory, about a third more time."""
-
-    def __post_init__(self) -> None:
-        pairs = {"dim": self.heads, "branch_dim": self.branch_heads, "metric_dim": self.metric_heads}
-        for name, heads in pairs.items():
-            if heads < 1 or getattr(self, name) % (4 * heads):
-                raise ConfigError(f"{name} must be a multiple of 4 * {heads} heads, found {getattr(self, name)}.")
-        if self.depth < 2 or self.depth % 2:
-            raise ConfigError(f"depth must be even: blocks come in pairs; found {self.depth}.")
-        if self.conditions and (not self.extended or max(self.inject_after) >= self.depth):
-            raise ConfigError("Only Pi3X takes conditions, and injects poses after blocks that it has.")
-
-
-class BranchDecoder(nn.Module):
-    """A head's own look at the tokens of each view: a projection, blocks, a projection."""
-
-    def __init__(self, in_dim: int, dim: int, out_dim: int, *, depth: int, num_heads: int):
-        """Set up a decoder of this width between tokens of `in_dim` and of `out_dim`."""
-        super().__init__()
-        self.projects = nn.Linear(in_dim, dim)
-        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
-        self.linear_out = nn.Linear(dim, out_dim)
-
-    def forward(self, tokens: Float[Tensor, "maps tokens in_dim"], rotary: Rotary) -> Float[Tensor, "maps tokens dim"]:
-        """The tokens for the head, registers included."""
-        tokens = self.projects(tokens)
-        for block in self.blocks:
-            tokens = block(tokens, rotary)
-        out: Tensor = self.linear_out(tokens)
-        return out
-
-
-class MetricDecoder(nn.Module):
-    """One token that reads all tokens of a scene to tell its size."""
-
-    def __init__(self, in_dim: int, dim: int, *, depth: int, num_heads: int):
-        """Set up a decoder of this width for tokens of `in_dim`."""
-        super().__init__()
-        self.projects_x = nn.Linear(in_dim, dim)
-        self.projects_y = nn.Linear(in_dim, dim)
-        self.blocks = nn.ModuleList(DecoderBlock(dim, num_heads, self_attention=False) for _ in range(depth))
-        self.linear_out = nn.Linear(dim, dim)
-
-    def forward(
-        self,
-        token: Float[Tensor, "batch one in_dim"],
-        memory: Float[Tensor, "batch tokens in_dim"],
-        rotary: Rotary,
-        memory_rotary: Rotary,
-    ) -> Float[Tensor, "batch one dim"]:
-        """What the token has read."""
-        token, memory = self.projects_x(token), self.projects_y(memory)
-        for block in self.blocks:
-            token = block(token, memory, rotary, memory_rotary)
-        out: Tensor = self.linear_out(token)
-        return out
-
-
-class ResidualMlp(nn.Module):
-    """x + three linear layers, each with a ReLU."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.res_conv1 = nn.Linear(dim, dim)
-        self.res_conv2 = nn.Linear(dim, dim)
-        self.res_conv3 = nn.Linear(dim, dim)
-
-    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """Refine each token on its own."""
-        return x + F.relu(self.res_conv3(F.relu(self.res_conv2(F.relu(self.res_conv1(x))))))
-
-
-class CameraHead(nn.Module):
-    """From the patches of a view to where its camera stands."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.res_conv = nn.ModuleList(ResidualMlp(dim) for _ in range(2))
-        self.more_mlps = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU())
-        self.fc_t = nn.Linear(dim, 3)
-        self.fc_rot = nn.Linear(dim, 9)
-
-    def forward(self, patches: Float[Tensor, "maps patches dim"]) -> Float[Tensor, "maps 4 4"]:
-        """`world_from_camera` of every view."""
-        for unit in self.res_conv:
-            patches = unit(patches)
-        seen = self.more_mlps(patches.mean(dim=1))
-        return pose_from_rt(rotation_from_nine(self.fc_rot(seen)), self.fc_t(seen))
-
-
-def rotation_from_nine(raw: Float[Tensor, "*batch 9"]) -> Float[Tensor, "*batch 3 3"]:
-    """The rotation nearest to nine numbers read as three rows of length 1."""
-    return project_to_rotation(F.normalize(raw.reshape(*raw.shape[:-1], 3, 3), dim=-1), double=False)
 
 
 class Pi3(nn.Module):
@@ -393,22 +260,11 @@ def _encoder(config: Pi3Config, channels: int) -> DinoViT:
     return encoder
 
 
-TINY = Pi3Config(
-    dim=64, encoder_depth=3, heads=4, encoder_table_side=5, depth=4, branch_dim=48, branch_depth=2, branch_heads=4,
-    camera_dim=32, widths=(64, 32, 32), metric_dim=32, metric_heads=4, inject_after=(1, 3),
-)  # fmt: skip
-
 SPEC = ModelSpec(
     build=Pi3,
     config=Pi3Config,
     views="joint",
-    variants={
-        "pi3": Pi3Config(),
-        "pi3x": Pi3Config(extended=True, conditions=True),
-        "pi3x-photos": Pi3Config(extended=True),
-        "tiny": TINY,
-        "tinyx": replace(TINY, extended=True, conditions=True),
-    },
+    variants=VARIANTS,
     renames=(
         ("image_mean", "normalise.mean"),
         ("image_std", "normalise.std"),

@@ -13,13 +13,16 @@ from torch import nn
 from distill3d import models
 from distill3d.checkpoints import find_weights, load_model, read_info, weights_hash
 from distill3d.errors import CheckpointError, ConfigError
+from distill3d.geometry.monocular import solve_affine
 from distill3d.teachers import TeacherSpec
 from distill3d.teachers.labels import content_seed, world_from_local
 from distill3d.types import Prediction, Views, collate, map_tensors
 
 
 class NetworkTeacher:
-    """A network that sees all views of a group at once.
+    """A network that sees all views of a group at once, or each on its own.
+
+    What a monocular network leaves open (MoGe: the focal length and a shift of z) is solved for, view by view.
 
     With `align`, each world map is replaced by the nearest similarity of its local map, as in the paper's cache: the
     two then agree, poses come with them, and the cache keeps only one of them. A network that draws random numbers
@@ -78,6 +81,8 @@ class NetworkTeacher:
         else:
             found = self.model(images, **self._options)
         found = map_tensors(found, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
+        if getattr(self.model, "affine", False):
+            found = solve_affine(found)
         if self._align:
             found = world_from_local(found, None if views.valid is None else views.valid.to(device))
         return map_tensors(found, lambda tensor: tensor.to(views.images.device))

@@ -3,7 +3,7 @@ import torch
 
 from distill3d.errors import GeometryError
 from distill3d.geometry.cameras import centred_intrinsics, project_points, unproject_depth
-from distill3d.infer.monocular import solve_affine
+from distill3d.geometry.monocular import solve_affine
 from distill3d.types import Prediction
 
 HEIGHT, WIDTH, FOCAL = 40, 60, 55.0
