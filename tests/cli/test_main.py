@@ -1,10 +1,12 @@
 import json
+import logging
 import subprocess
 import sys
 
 import pytest
 
 from distill3d import cli
+from distill3d.cli.models import commercial_use
 from distill3d.cli.outcome import Outcome
 from distill3d.errors import DataError
 
@@ -77,3 +79,31 @@ def test_json_goes_to_stdout_wherever_the_flag_stands(verb_gives, capsys):
 def test_the_installed_command_answers():
     shown = subprocess.run([sys.executable, "-m", "distill3d", "--version"], capture_output=True, text=True, check=True)
     assert shown.stdout.startswith("distill3d ")
+
+
+def test_a_warning_that_comes_again_and_again_is_told_three_times():
+    def record(level, count):
+        return logging.LogRecord("distill3d.eval", level, "", 0, "%d views tell no focal length", (count,), None)
+
+    told = cli.RepeatFilter()
+    warnings = [record(logging.WARNING, count) for count in range(5)]
+    shown = [warning.getMessage() for warning in warnings if told.filter(warning)]
+    assert len(shown) == 3
+    assert "more of these" in shown[-1]
+    assert all(told.filter(record(logging.INFO, count)) for count in range(10))
+
+
+@pytest.mark.parametrize(
+    ("licence", "allowed"),
+    [
+        ("Apache-2.0", True),
+        ("MIT", True),
+        ("CC0-1.0 (generated)", True),
+        ("CC-BY-NC-SA-4.0", False),
+        ("NAVER non-commercial", False),
+        ("that of the data set", None),
+        ("unknown", None),
+    ],
+)
+def test_commercial_use_is_told_only_where_the_licence_says_it(licence, allowed):
+    assert commercial_use(licence) is allowed

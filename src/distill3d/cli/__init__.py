@@ -9,6 +9,7 @@ import importlib
 import json
 import logging
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
 import distill3d
@@ -38,6 +39,24 @@ _UNMENDABLE = {
 }
 
 
+class RepeatFilter(logging.Filter):
+    """Lets a warning through a few times: a hundred groups with one fault are told once, not a hundred times."""
+
+    def __init__(self, most: int = 3) -> None:
+        super().__init__()
+        self._most = most
+        self._seen: Counter[str] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Count warnings by their wording without the numbers; everything else passes."""
+        if record.levelno != logging.WARNING:
+            return True
+        self._seen[record.msg] += 1
+        if self._seen[record.msg] == self._most:
+            record.msg = f"{record.msg} (more of these are not shown; --debug shows all)"
+        return self._seen[record.msg] <= self._most
+
+
 def main() -> None:
     """Entry point of the `distill3d` command."""
     sys.exit(run(sys.argv[1:]))
@@ -60,6 +79,12 @@ def run(argv: Sequence[str]) -> int:
     level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("distill3d").setLevel(level)
+    if not debug:
+        # Our own handler, not those of a program that calls `run`.
+        for handler in (found for found in logging.getLogger().handlers if type(found) is logging.StreamHandler):
+            handler.filters = [kept for kept in handler.filters if not isinstance(kept, RepeatFilter)] + [
+                RepeatFilter()
+            ]
     try:
         outcome = importlib.import_module(f"distill3d.cli.{verb}").main(rest)
         print(json.dumps(outcome.data, indent=1, sort_keys=True) if as_json else outcome.text, flush=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill3d.cli.outcome import Outcome, parse_subcommand
+from distill3d.errors import ConfigError
 
 
 def place(
@@ -60,6 +61,9 @@ def rooms(
         overwrite: replace rooms made with other settings.
     """
     from distill3d.data.render.write import render_rooms
+
+    if count < 1 or views < 1:
+        raise ConfigError(f"--count {count} rooms of --views {views} photos: expected 1 or more of both.")
 
     folders = render_rooms(
         out,
