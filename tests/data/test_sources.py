@@ -178,3 +178,20 @@ def test_real_scenes_are_found(shared_data, name):
     names = [int(row.image.split("/")[1].split(".")[0]) for row in rows]
     assert names == sorted(names)
     assert len(names) == source.num_items
+
+
+def test_an_annotated_scene_brings_the_cameras_of_the_photos_that_could_be_read(tmp_path):
+    intrinsics = torch.eye(3).repeat(4, 1, 1)
+    intrinsics[:, 0, 0] = torch.tensor([10.0, 20.0, 30.0, 40.0])
+    poses = torch.eye(4).repeat(4, 1, 1)
+    poses[:, 0, 3] = torch.tensor([5.0, 6.0, 7.0, 8.0])
+    write_annotated_scene(tmp_path, torch.rand(4, 3, 16, 16), intrinsics=intrinsics, world_from_camera=poses)
+    (tmp_path / "images" / "000001.png").write_bytes(b"this is no photo")
+    (tmp_path / "images" / "000003.png").unlink()
+    loaded = load_source(tmp_path, ImageFit(long_side=28))
+    assert [skipped.path.rsplit("/", 1)[1] for skipped in loaded.skipped] == ["000003.png", "000001.png"]
+    assert loaded.views.intrinsics is not None
+    assert loaded.views.intrinsics[0, :, 0, 0].tolist() == [17.5, 52.5]  # in pixels of the canvas
+    assert loaded.views.world_from_camera is not None
+    assert loaded.views.world_from_camera[0, :, 0, 3].tolist() == [0, 2]  # in the frame of view 0
+    assert loaded.views.depth is None
