@@ -8,6 +8,7 @@ from distill3d.geometry.cameras import project_points
 from distill3d.geometry.poses import rotation_angle, transform_points
 from distill3d.infer.pairs import make_pairs
 from distill3d.infer.pairwise import AlignmentConfig, align_pairs, predict_views
+from distill3d.infer.reconstruct import reconstruct
 from distill3d.models.dust3r import Dust3R
 from distill3d.types import Views, collate, map_tensors
 from tests.infer.exact import FOCAL, Place
@@ -136,3 +137,12 @@ def test_two_views_are_solved_without_alignment_unless_it_is_asked_for():
     assert plain.depth is None
     assert plain.world_from_camera.shape == (1, 2, 4, 4)
     assert predict_views(model, views, config=START).depth is not None
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_people_get_a_reconstruction_of_any_number_of_views(count):
+    views = Views(images=torch.rand(1, count, 3, 8, 12, generator=torch.Generator().manual_seed(0)))
+    found = reconstruct(Dust3R(TINY).train(), views)
+    assert found.prediction.pointmap_world.shape == (1, count, 8, 12, 3)
+    assert found.prediction.intrinsics.shape == (1, count, 3, 3)
+    assert found.prediction.world_from_camera.shape == (1, count, 4, 4)

@@ -44,8 +44,8 @@ def reconstruct(
     The model is called in eval mode and float32 on its own device; the result is on the device of `views`.
 
     Args:
-        model: called as `model(images, head_chunk=...)`, gives a `Prediction`. One that sees pairs only (DUSt3R, MASt3R)
-            is asked about many pairs, which are then brought into one world: see `infer.pairwise`.
+        model: called as `model(images, head_chunk=...)`, gives a `Prediction`. One that sees pairs (DUSt3R, MASt3R) is
+            asked about many pairs, which are then brought into one world: see `infer.pairwise`.
         views: batch of 1; pixels that are not `valid` (padding) never count. One view is allowed.
         names: one per view, for files and reports.
         confidence_percentile: this share of all usable pixels, the least certain, is not kept; 0 keeps all. (A
