@@ -5,6 +5,7 @@ from distill3d import models
 from distill3d.checkpoints import save_model
 from distill3d.errors import CheckpointError, ConfigError
 from distill3d.infer.network import open_network, trained_fit
+from distill3d.models.dust3r import Dust3R, Dust3RConfig
 from distill3d.types import Views
 
 FIT = {"long_side": 112, "multiple": 14, "mode": "crop"}
@@ -35,6 +36,14 @@ def test_weights_that_do_not_tell_are_shown_518_pixels(tmp_path):
     assert network.fit is None
     assert network.choose_fit().long_side == 518
     assert (network.licence, network.label) == ("unknown", "plain")
+
+
+def test_patches_of_16_fill_512_pixels(tmp_path):
+    config = Dust3RConfig(encoder_dim=16, encoder_depth=1, encoder_heads=2, decoder_dim=8, decoder_depth=2,
+                          decoder_heads=2, head="linear")  # fmt: skip
+    path = save_model(tmp_path / "pair.safetensors", Dust3R(config), model_name="dust3r", config=config, meta={})
+    fit = open_network(path).choose_fit()
+    assert (fit.long_side, fit.multiple) == (512, 16)
 
 
 def test_a_size_of_another_version_is_left_aside():

@@ -58,12 +58,13 @@ class Network:
         return found if isinstance(found, int) else None
 
     def choose_fit(self, long_side: int | None = None, mode: str | None = None) -> ImageFit:
-        """Size for new photos: as in training, else 518 pixels; what is given here goes before.
+        """Size for new photos: as in training, else 518 pixels in whole patches; what is given here goes before.
 
         Raises:
             ConfigError: a side or mode that cannot be.
         """
-        known = self.fit or ImageFit(multiple=self.patch_size)
+        whole = ImageFit().long_side // self.patch_size * self.patch_size  # 512 with patches of 16: no padding there
+        known = self.fit or ImageFit(long_side=whole, multiple=self.patch_size)
         return ImageFit(
             long_side=known.long_side if long_side is None else long_side,
             multiple=self.patch_size,
