@@ -48,8 +48,8 @@ def test_a_point_on_the_axis_falls_on_half_the_size():
     torch.testing.assert_close(border.flatten(), torch.tensor([70.0, 56.0]))
 
 
-def test_an_opening_of_nothing_or_more_than_all_keeps_finite_cameras_and_gradients():
-    encoding = torch.tensor([[0.0, 0, 0, 0, 0, 0, 1, 0, 0], [0.0, 0, 0, 0, 0, 0, 1, 4, 9]], requires_grad=True)
+def test_an_opening_of_nothing_keeps_finite_cameras_and_gradients():
+    encoding = torch.tensor([[0.0, 0, 0, 0, 0, 0, 1, 0, 0], [0.0, 0, 0, 0, 0, 0, 1, 0, 1]], requires_grad=True)
     pose, intrinsics = decode_cameras(encoding, *SIZE)
     assert intrinsics.isfinite().all()
     assert (intrinsics.diagonal(dim1=-2, dim2=-1) > 0).all()

@@ -1,8 +1,11 @@
+import argparse
+import dataclasses
+
 import pytest
 import torch
 
-from distill3d import models
-from distill3d.errors import ConfigError
+from distill3d import checkpoints, models
+from distill3d.errors import CheckpointError, ConfigError
 from tests.parity.official import fill_seeded, relative_points
 
 SPEC = models.get("dune")
@@ -41,6 +44,33 @@ def test_descriptors_lie_where_their_patch_lies(model, images):
     changed[0, 0, :, 14:28, 42:56] = 0
     difference = (model(changed).descriptors - model(images).descriptors)[0, 0].norm(dim=-1)
     assert divmod(int(difference.argmax()), 4) == (1, 3)
+
+
+@pytest.mark.parametrize("variant", ["tiny", "tiny_distillation"])
+def test_a_file_as_it_is_published_loads_by_name(tmp_path, images, variant):
+    whole = fill_seeded(SPEC.build(SPEC.variants["tiny_distillation"]), SPEC, seed=3)
+    content = {"model": checkpoints.to_official(whole, SPEC), "args": argparse.Namespace(image_size=70), "iter": 7}
+    torch.save(content, tmp_path / "dune_vitsmall14_448.pth")
+    loaded = checkpoints.load_model("dune", weights=tmp_path / "dune_vitsmall14_448.pth", variant=variant)
+    with torch.no_grad():
+        assert torch.equal(loaded(images).descriptors, whole(images).descriptors)
+
+
+def test_our_own_file_brings_its_settings(tmp_path, model, images):
+    path = checkpoints.save_model(
+        tmp_path / "dune.safetensors", model, model_name="dune", config=model.config, meta={"licence": "none"}
+    )
+    loaded, info = checkpoints.load_saved(path)
+    assert info.config == model.config
+    with torch.no_grad():
+        assert torch.equal(loaded(images).descriptors, model(images).descriptors)
+
+
+def test_an_encoder_of_another_size_is_refused_by_name(model):
+    other = SPEC.build(dataclasses.replace(SPEC.variants["tiny"], table_side=6))
+    official = checkpoints.to_official(model, SPEC)
+    with pytest.raises(CheckpointError, match=r"dune\.pth does not fit Dune.*instead of"):
+        checkpoints.load_official(other, SPEC, official, source="dune.pth")
 
 
 def test_gradients_reach_every_weight_that_is_used(images):

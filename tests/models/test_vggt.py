@@ -4,10 +4,13 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from distill3d import checkpoints, models
 from distill3d.errors import ConfigError
+from distill3d.infer.reconstruct import reconstruct
 from distill3d.models.vggt import VGGT
+from distill3d.types import Views
 from tests.parity.official import fill_seeded, relative, relative_points, relative_values
 
 SPEC = models.get("vggt")
@@ -119,9 +122,40 @@ def test_a_network_without_its_tracker_takes_the_whole_file_and_refuses_to_track
         lean.track(images, torch.zeros(1, 1, 2))
 
 
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_a_file_as_it_is_published_loads_by_name(tmp_path, model, images, name):
+    official = {key: value.contiguous() for key, value in checkpoints.to_official(model, SPEC).items()}
+    if name.endswith(".pt"):
+        torch.save(official, tmp_path / name)
+    else:
+        save_file(official, tmp_path / name)
+    loaded = checkpoints.load_model("vggt", weights=tmp_path / name, variant="tiny")
+    with torch.no_grad():
+        assert torch.equal(loaded(images).depth, model(images).depth)
+
+
+def test_our_own_file_brings_its_settings(tmp_path, model, images):
+    path = checkpoints.save_model(
+        tmp_path / "vggt.safetensors", model, model_name="vggt", config=model.config, meta={"licence": "none"}
+    )
+    loaded, info = checkpoints.load_saved(path)
+    assert info.config == model.config
+    with torch.no_grad():
+        assert torch.equal(loaded(images).pointmap_world, model(images).pointmap_world)
+
+
+def test_depth_and_cameras_become_a_reconstruction(model, images):
+    found = reconstruct(model, Views(images=images))
+    assert found.info["pose_method"] == "model"
+    torch.testing.assert_close(found.prediction.world_from_camera[0, 0], torch.eye(4))
+    assert found.prediction.pointmap_world.isfinite().all()
+
+
 def test_a_side_that_is_no_multiple_of_the_patch_is_refused(model):
     with pytest.raises(ConfigError, match=r"45x56 pixels.*multiples of the patch size 14"):
         model(torch.zeros(1, 1, 3, 45, 56))
+    with pytest.raises(ConfigError, match=r"14x56 pixels, too small to track in.*at least 16"):
+        model.track(torch.zeros(1, 1, 3, 14, 56), torch.zeros(1, 1, 2))
     with pytest.raises(ConfigError, match="dense_levels must rise"):
         dataclasses.replace(TINY, dense_levels=(0, 1, 2, 4))
 

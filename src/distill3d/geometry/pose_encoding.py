@@ -5,15 +5,13 @@ and the axis passes through ((W / 2, H / 2)) of integer pixel centres. That is h
 image, and it is what VGGT's own unprojection does, so it stays.
 """
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.geometry.poses import invert_pose, pose_from_rt, quaternion_from_rotation, rotation_from_quaternion
 
-MIN_FOV = 1e-3
+MIN_FOV = 1e-4
 """Smallest opening that is believed, in radians: networks end in a ReLU, and an opening of 0 has no focal length."""
 
 
@@ -22,12 +20,13 @@ def decode_cameras(
 ) -> tuple[Float[Tensor, "*batch 4 4"], Float[Tensor, "*batch 3 3"]]:
     """Poses `world_from_camera`, and intrinsics in pixels of an image of this size.
 
-    The quaternion may have any length; openings are held between `MIN_FOV` and pi - `MIN_FOV`.
+    The quaternion may have any length. Openings are at least `MIN_FOV`; those above pi, which no trained network gives,
+    have negative focal lengths, as the formula says.
     """
     translation, quaternion, fov = encoding[..., :3], encoding[..., 3:7], encoding[..., 7:]
     camera_from_world = pose_from_rt(rotation_from_quaternion(quaternion.roll(1, dims=-1)), translation)
     focal_y, focal_x = (
-        side / 2 / torch.tan(opening.clamp(MIN_FOV, math.pi - MIN_FOV) / 2)
+        side / 2 / torch.tan(opening.clamp(min=MIN_FOV) / 2)
         for side, opening in zip((height, width), fov.unbind(dim=-1), strict=True)
     )
     zero, one = torch.zeros_like(focal_x), torch.ones_like(focal_x)

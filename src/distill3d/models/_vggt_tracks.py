@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill3d.errors import ConfigError
 from distill3d.nn.block import Mlp
 
 STRIDE = 2
@@ -156,8 +157,17 @@ class Tracker(nn.Module):
             maps: features of all views.
             queries: pixels (x, y) of view 0.
             iterations: rounds of refinement.
+
+        Raises:
+            ConfigError: maps too small for the pyramid.
         """
         _, views, _, rows, columns = maps.shape
+        needed = 2 ** (self.num_levels - 1)
+        if min(rows, columns) < needed:
+            raise ConfigError(
+                f"The images are {rows * STRIDE}x{columns * STRIDE} pixels, too small to track in: both sides need at "
+                f"least {needed * STRIDE}. Enlarge them."
+            )
         maps = self.fmap_norm(maps.movedim(2, -1)).movedim(-1, 2)
         pyramid = [maps.flatten(0, 1)]
         for _ in range(self.num_levels - 1):
