@@ -1,17 +1,20 @@
 """One call from a name to a network that is ready to use."""
 
 import importlib
+import logging
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from distill3d import models
-from distill3d.checkpoints.official import load_official
+from distill3d.checkpoints.official import fitting_variant, load_official
 from distill3d.checkpoints.read import read_metadata, read_weights
 from distill3d.checkpoints.saved import HEADER, find_weights, load_saved
 from distill3d.errors import CheckpointError
 from distill3d.files import PathLike
+
+logger = logging.getLogger(__name__)
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.pth", "*.pt", "*.ckpt")
 
@@ -28,7 +31,7 @@ def load_model(
         name: a model of the registry, or one of our weight files or run folders, which know their model.
         weights: .safetensors or official .pth file, run folder, hub id (`owner/name`), or None for fresh weights.
             Our own files bring their configuration along; official ones must fit `variant`.
-        variant: a named configuration of the model; None for its default.
+        variant: a named configuration of the model; None for the one that official weights fit, else its default.
         device: where to put it.
 
     Raises:
@@ -52,8 +55,12 @@ def load_model(
                 "Leave the variant out: the file brings its own settings."
             )
         return model.to(device)
-    model = spec.build(config)
-    load_official(model, spec, read_weights(file), source=str(file))
+    tensors = read_weights(file)
+    if variant is None:
+        variant = fitting_variant(spec, tensors, source=str(file))
+        logger.info("%s fits variant %s of %s", file, variant, name)
+    model = spec.build(spec.variant(variant))
+    load_official(model, spec, tensors, source=str(file))
     return model.float().eval().to(device)
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from distill3d.checkpoints.keys import load_strict, merge_aliases, rename_keys, restore_keys, strip_prefixes
@@ -28,6 +29,27 @@ def load_official(model: nn.Module, spec: ModelSpec, state_dict: Mapping[str, Te
     Raises:
         CheckpointError: they do not fit; then nothing has changed.
     """
+    load_strict(model, _under_our_names(model, spec, state_dict, source=source), source=source)
+
+
+def fitting_variant(spec: ModelSpec, state_dict: Mapping[str, Tensor], *, source: str) -> str:
+    """The first variant whose every name and shape these official weights have; the default one if there is none.
+
+    Variants that differ in other things than weights look alike here: name them.
+    """
+    for name, config in spec.variants.items():
+        with torch.device("meta"):
+            model = spec.build(config)
+        expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
+        found = _under_our_names(model, spec, state_dict, source=source)
+        if expected == {key: tensor.shape for key, tensor in found.items()}:
+            return name
+    return next(iter(spec.variants))
+
+
+def _under_our_names(
+    model: nn.Module, spec: ModelSpec, state_dict: Mapping[str, Tensor], *, source: str
+) -> dict[str, Tensor]:
     own = set(restore_keys(model.state_dict(), spec.renames))
     # What our own names start with is no framework's addition.
     foreign = [prefix for prefix in spec.prefixes if not any(name.startswith(prefix) for name in own)]
@@ -40,7 +62,7 @@ def load_official(model: nn.Module, spec: ModelSpec, state_dict: Mapping[str, Te
         del weights[name]
     if dropped:
         logger.debug("%s: left out %s", source, ", ".join(dropped))
-    load_strict(model, rename_keys(weights, spec.renames), source=source)
+    return rename_keys(weights, spec.renames)
 
 
 def _fill_stand_ins(
