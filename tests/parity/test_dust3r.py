@@ -110,12 +110,12 @@ def test_every_recording_has_its_test(golden):
     assert {name.split(".")[0] for name in golden} == {"A", "B", "C", "rope", "pre", "focal"}
 
 
-@pytest.mark.parametrize("variant", ["512_dpt", "512_linear"])
+@pytest.mark.parametrize("variant", ["base", "linear"])
 def test_the_full_size_model_maps_one_to_one_onto_the_official_entries(folder, variant):
     manifest = json.loads((folder / "manifest.json").read_text())
     expected = shapes_of_manifest(folder / "manifest.json")
     count = manifest["parameter_count"]
-    if variant == "512_linear":
+    if variant == "linear":
         expected = {name: shape for name, shape in expected.items() if not name.startswith("downstream_head")}
         expected |= dict(manifest["linear_head_variant"]["differing_entries"])
         count = manifest["linear_head_variant"]["parameter_count"]

@@ -62,7 +62,7 @@ def test_the_full_size_model_maps_one_to_one_onto_the_official_entries(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     expected = shapes_of_manifest(folder / "manifest.json")
     with torch.device("meta"):
-        full = SPEC.build(SPEC.variants["512_catmlpdpt_metric"])
+        full = SPEC.build(SPEC.variants["base"])
     official = checkpoints.to_official(full, SPEC)
     assert {name: list(tensor.shape) for name, tensor in official.items()} == expected
     assert len(expected) == manifest["n_entries"] == 1017

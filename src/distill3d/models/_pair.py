@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,6 +31,11 @@ PAIR_RENAMES: tuple[tuple[str, str], ...] = (
     ("dec_norm.", "decoder.norm."),
 )
 """Official key parts of encoder and decoder, and ours."""
+PAIR_TINY: dict[str, Any] = {
+    "encoder_dim": 32, "encoder_depth": 2, "encoder_heads": 2, "decoder_dim": 32, "decoder_depth": 4,
+    "decoder_heads": 2, "dpt_channels": (8, 12, 16, 24), "dpt_features": 16, "dpt_hidden": 8, "initialisation": "muon",
+}  # fmt: skip
+"""Dimensions of variants for tests."""
 PAIR_STAND_INS = (("dec_blocks2.", "dec_blocks."),)
 """CroCo v2 files, from which such models start, hold one decoder; both streams then take it."""
 PAIR_IGNORED = ("mask_token", "scratch.refinenet4.resConfUnit1.")

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill3d.models import ModelSpec
-from distill3d.models._pair import PAIR_IGNORED, PAIR_RENAMES, PAIR_STAND_INS, PairConfig, PairModel
+from distill3d.models._pair import PAIR_IGNORED, PAIR_RENAMES, PAIR_STAND_INS, PAIR_TINY, PairConfig, PairModel
 from distill3d.nn.activations import exp_points, one_plus_exp
 from distill3d.nn.dpt import DPT_ALIASES, DPT_RENAMES, DPTHead
 from distill3d.nn.heads import LinearHead
@@ -54,10 +54,11 @@ SPEC = ModelSpec(
     build=Dust3R,
     config=Dust3RConfig,
     views="pair",
+    # "linear" are the files 512_linear and 224_linear, which differ in the size of the images they were trained on.
     variants={
-        "512_dpt": Dust3RConfig(),
-        "512_linear": Dust3RConfig(head="linear"),
-        "224_linear": Dust3RConfig(head="linear"),
+        "base": Dust3RConfig(),
+        "linear": Dust3RConfig(head="linear"),
+        "tiny": Dust3RConfig(**PAIR_TINY),
     },
     renames=(
         *DPT_RENAMES,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill3d.models import ModelSpec
-from distill3d.models._pair import PAIR_IGNORED, PAIR_RENAMES, PAIR_STAND_INS, PairConfig, PairModel
+from distill3d.models._pair import PAIR_IGNORED, PAIR_RENAMES, PAIR_STAND_INS, PAIR_TINY, PairConfig, PairModel
 from distill3d.models.dust3r import dpt_head
 from distill3d.nn.activations import exp_points, one_plus_exp
 from distill3d.nn.block import Mlp
@@ -72,7 +72,7 @@ SPEC = ModelSpec(
     build=Mast3R,
     config=Mast3RConfig,
     views="pair",
-    variants={"512_catmlpdpt_metric": Mast3RConfig()},
+    variants={"base": Mast3RConfig(), "tiny": Mast3RConfig(**PAIR_TINY, descriptor_mlp_ratio=0.5)},
     renames=(
         *DPT_RENAMES,
         *PAIR_RENAMES,
