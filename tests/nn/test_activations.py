@@ -5,7 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill3d.nn.activations import exp_points, log_points, one_plus_exp, ray_depth_points, ray_grid, signed_expm1
+from distill3d.nn.activations import (
+    exp_depth_points,
+    exp_points,
+    log_points,
+    one_plus_exp,
+    ray_depth_points,
+    ray_grid,
+    signed_expm1,
+)
 
 coordinate = st.floats(-50, 50, width=32)
 
@@ -68,3 +76,10 @@ def test_the_signed_exponential_is_odd_and_grows_from_nothing():
     torch.testing.assert_close(found, -found.flip(0))
     assert found[2] == 0
     assert found[4].item() == pytest.approx(math.e**2 - 1, rel=1e-6)
+
+
+def test_exp_depth_points_lie_on_the_raw_ray_at_an_exponential_depth():
+    found = exp_depth_points(torch.tensor([[0.5, -2.0, 0.0], [1.0, 1.0, math.log(3)]]))
+    torch.testing.assert_close(found, torch.tensor([[0.5, -2.0, 1.0], [3.0, 3.0, 3.0]]))
+    far = exp_depth_points(torch.tensor([[1.0, 0.0, 200.0]]), largest=15.0)
+    torch.testing.assert_close(far[0, 2], torch.tensor(15.0).exp())
