@@ -279,7 +279,7 @@ SPEC = ModelSpec(
     lora_targets=r"encoder\.blocks\.\d+\.attn\.qkv",
     patch_size=14,
     licences={
-        "facebook/VGGT-1B": "CC-BY-NC-4.0 (non-commercial; as remembered from its model card)",
+        "facebook/VGGT-1B": "CC-BY-NC-4.0 (non-commercial; check its model card)",
         "facebook/VGGT-1B-Commercial": "VGGT License v1 (commercial use allowed, military use excluded; gated)",
     },
 )
