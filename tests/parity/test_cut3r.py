@@ -1,8 +1,10 @@
 """CUT3R against recordings of the reference code under seeded weights."""
 
+import argparse
 import dataclasses
 import json
 
+import jaxtyping
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -240,6 +242,18 @@ def test_official_weights_make_the_round_trip(head):
     assert all(torch.equal(again[name], official[name]) for name in official)
 
 
+def test_their_pickle_and_our_file_give_the_same_network(tmp_path):
+    network = fill_seeded(SPEC.build(TINY), SPEC, seed=3)
+    arguments = argparse.Namespace(model="ARCroco3DStereo(ARCroco3DStereoConfig(state_size=10))")
+    torch.save({"model": checkpoints.to_official(network, SPEC), "args": arguments}, tmp_path / "cut3r.pth")
+    theirs = checkpoints.load_model("cut3r", tmp_path / "cut3r.pth", variant="tiny")
+    checkpoints.save_model(tmp_path / "own.safetensors", network, model_name="cut3r", config=TINY, meta={})
+    ours, info = checkpoints.load_saved(tmp_path / "own.safetensors")
+    assert info.config == TINY
+    expected = checkpoints.weights_hash(network)
+    assert checkpoints.weights_hash(theirs) == checkpoints.weights_hash(ours) == expected
+
+
 def images(batch, views, height=32, width=48):
     return torch.rand(batch, views, 3, height, width, generator=torch.Generator().manual_seed(5))
 
@@ -362,3 +376,16 @@ def test_autocast_leaves_the_maps_in_float32(tiny):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         prediction = tiny(images(1, 2))
     assert {getattr(prediction, field).dtype for field in MAPS} == {torch.float32}
+
+
+@torch.no_grad()
+def test_a_step_of_the_decoders_compiles_in_one_graph(tiny, monkeypatch):
+    # The check of shapes draws random items of sequences, which cannot be traced; users never pay for it.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    feature, state = tiny.encoder(images(1, 1)[0]).tokens, tiny.start(1)
+    rotaries = tiny._rotaries((2, 3), feature.device)
+    state = tiny._look(feature, state, rotaries).after
+    found = torch.compile(tiny._look, backend="eager", fullgraph=True)(feature, state, rotaries)
+    expected = tiny._look(feature, state, rotaries)
+    for name in ("tokens", "memory", "pose"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))

@@ -6,7 +6,7 @@ import json
 import jaxtyping
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from distill3d import checkpoints, models
 from distill3d.errors import ConfigError
@@ -168,6 +168,19 @@ def test_official_weights_make_the_round_trip(form):
     again = checkpoints.to_official(other, SPEC)
     assert set(again) == set(official)
     assert all(torch.equal(again[name], official[name]) for name in official)
+
+
+def test_the_hub_s_file_and_our_file_give_the_same_network(tmp_path):
+    network = fill_seeded(SPEC.build(TINY), SPEC, seed=3)
+    official = checkpoints.to_official(network, SPEC)
+    hub = {name: tensor.clone() for name, tensor in official.items() if ".layer_rn." not in name}
+    save_file(hub, tmp_path / "model.safetensors")
+    theirs = checkpoints.load_model("fast3r", tmp_path / "model.safetensors", variant="tiny")
+    checkpoints.save_model(tmp_path / "own.safetensors", network, model_name="fast3r", config=TINY, meta={})
+    ours, info = checkpoints.load_saved(tmp_path / "own.safetensors")
+    assert info.config == TINY
+    expected = checkpoints.weights_hash(network)
+    assert checkpoints.weights_hash(theirs) == checkpoints.weights_hash(ours) == expected
 
 
 def images(batch, views, height=32, width=48):

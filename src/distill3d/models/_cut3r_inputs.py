@@ -43,15 +43,16 @@ def state_positions(size: int, kind: str, device: torch.device | None = None) ->
 def encode_present(
     encoder: CrocoEncoder,
     maps: Float[Tensor, "batch views channels height width"],
-    present: Bool[Tensor, "batch views"],
+    present: Bool[Tensor, "batch views"] | None,
     absent: Float[Tensor, "1 dim"],
     grid: tuple[int, int],
 ) -> Float[Tensor, "batch views patches dim"]:
-    """Tokens of the maps that are there, and `absent` at every place of the others."""
-    shape, flags = maps.shape[:2], present.flatten()
-    if bool(flags.all()):
+    """Tokens of the maps that are there (None: all of them), and `absent` at every place of the others."""
+    shape = maps.shape[:2]
+    if present is None:
         tokens: Tensor = encoder(maps.flatten(0, 1)).tokens
     else:
+        flags = present.flatten()
         tokens = absent.expand(len(flags), grid[0] * grid[1], -1)
         if bool(flags.any()):
             # Select before encoding: what is absent may be NaN.

@@ -53,10 +53,17 @@ class CUT3ROutput:
 
 
 class _Look(NamedTuple):
-    """One view after the decoders: the tokens that the heads read."""
+    """One view after the decoders: the tokens that the heads read, and what the view would leave behind."""
 
     levels: list[Tensor]
     pose: Tensor
+    tokens: Tensor
+    memory: Tensor
+
+    @property
+    def after(self) -> CUT3RState:
+        """The state as the view would leave it."""
+        return CUT3RState(tokens=self.tokens, memory=self.memory, started=True)
 
 
 class _Rotaries(NamedTuple):
@@ -159,31 +166,29 @@ class CUT3R(nn.Module):
             raise ConfigError("There is no view in this sequence; give at least one.")
         state = state or self.start(batch)
         rotaries = self._rotaries(grid, images.device)
-        everywhere = torch.ones(batch, views, dtype=torch.bool, device=images.device)
-        seen = everywhere if has_image is None else has_image
-        write = seen if update is None else seen & update
-        rays = None if ray_maps is None else everywhere if has_ray_map is None else has_ray_map
-        if rays is not None and not bool(rays.any()):
-            rays = None
+        # None stands for "all": then nothing waits for the device to tell which.
+        write = has_image if update is None else update if has_image is None else has_image & update
+        if ray_maps is not None and has_ray_map is not None and not bool(has_ray_map.any()):
+            ray_maps = None
         outputs = []
         chunk = views if head_chunk is None else max(1, head_chunk)
         for start in range(0, views, chunk):
             part = slice(start, start + chunk)
             features = encode_present(
-                self.encoder, self.normalise(images[:, part]), seen[:, part], self.masked_image_token, grid
+                self.encoder, self.normalise(images[:, part]), _part(has_image, part), self.masked_image_token, grid
             )
-            if ray_maps is not None and rays is not None:
+            if ray_maps is not None:
                 maps = ray_maps[:, part].permute(0, 1, 4, 2, 3)
                 features = features + encode_present(
-                    self.ray_encoder, maps, rays[:, part], self.masked_ray_map_token, grid
+                    self.ray_encoder, maps, _part(has_ray_map, part), self.masked_ray_map_token, grid
                 )
             looks = []
             for index in range(features.shape[1]):
                 view = start + index
-                look, after = self._look(features[:, index], state, rotaries)
-                state = _choose(write[:, view], after, state, started=True)
+                look = self._look(features[:, index], state, rotaries)
+                state = look.after if write is None else _choose(write[:, view], look.after, state)
                 if reset is not None:
-                    state = _choose(reset[:, view], self.start(batch), state, started=True)
+                    state = _choose(reset[:, view], self.start(batch), state)
                 looks.append(look)
             outputs.append(self._output(looks, grid, rotaries))
         prediction = collate_views([output.prediction for output in outputs])
@@ -218,8 +223,8 @@ class CUT3R(nn.Module):
             raise ConfigError("A step needs an image, a ray map, or both.")
         state = state or self.start(len(feature))
         rotaries = self._rotaries(grid, feature.device)
-        look, after = self._look(feature, state, rotaries)
-        return self._output([look], grid, rotaries), after if update and image is not None else state
+        look = self._look(feature, state, rotaries)
+        return self._output([look], grid, rotaries), look.after if update and image is not None else state
 
     def query(self, ray_map: Float[Tensor, "batch height width 6"], state: CUT3RState) -> CUT3ROutput:
         """What the network expects to see along given rays; the state stays as it is."""
@@ -247,8 +252,8 @@ class CUT3R(nn.Module):
 
     def _look(
         self, feature: Float[Tensor, "batch patches encoder_dim"], state: CUT3RState, rotaries: _Rotaries
-    ) -> tuple[_Look, CUT3RState]:
-        """One view against the state, and the state as the view would leave it."""
+    ) -> _Look:
+        """One view against the state."""
         look = self.pose_memory.proj_q(feature.mean(dim=1, keepdim=True))
         if state.started:
             pose = self.pose_memory.read(look, state.memory)
@@ -267,8 +272,7 @@ class CUT3R(nn.Module):
                 levels.append(image[:, 1:])
         image, slots = self.image_norm(image), self.state_norm(slots)
         memory = self.pose_memory.write(look, image[:, :1], state.memory)
-        after = CUT3RState(tokens=slots, memory=memory, started=True)
-        return _Look([*levels, image[:, 1:]], image[:, 0]), after
+        return _Look([*levels, image[:, 1:]], image[:, 0], slots, memory)
 
     def _call(self, block: nn.Module, tokens: Tensor, memory: Tensor, rotary: tuple[Rotary, Rotary]) -> Tensor:
         if self.config.gradient_checkpointing and torch.is_grad_enabled():
@@ -304,12 +308,17 @@ class CUT3R(nn.Module):
         return CUT3ROutput(prediction=prediction, colours=colours)
 
 
-def _choose(where: Bool[Tensor, " batch"], first: CUT3RState, second: CUT3RState, *, started: bool) -> CUT3RState:
+def _part(flags: Bool[Tensor, "batch views"] | None, views: slice) -> Bool[Tensor, "batch part"] | None:
+    return None if flags is None else flags[:, views]
+
+
+def _choose(where: Bool[Tensor, " batch"], first: CUT3RState, second: CUT3RState) -> CUT3RState:
+    """By rows, after a view."""
     rows = where[:, None, None]
     return CUT3RState(
         tokens=torch.where(rows, first.tokens, second.tokens),
         memory=torch.where(rows, first.memory, second.memory),
-        started=started,
+        started=True,
     )
 
 
