@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from distill3d.nn.fusion import Fusion, random_view_ids, sequential_view_ids, view_id_table
+from distill3d.errors import ConfigError
+from distill3d.nn.fusion import Fusion, ViewIdEmbedding, random_view_ids, sequential_view_ids, view_id_table
 from distill3d.nn.initialise import initialise_
 
 
@@ -64,3 +65,35 @@ def test_scenes_of_a_batch_do_not_see_each_other():
     tokens, embedding = torch.randn(2, 2, 3, 8), torch.randn(2, 2, 12)
     alone = fusion(tokens[:1], embedding[:1])[-1]
     torch.testing.assert_close(fusion(tokens, embedding)[-1][:1], alone)
+
+
+def test_views_of_different_sizes_see_each_other_as_equal_ones_do():
+    fusion, embedding = build("global", 3), torch.randn(2, 2, 12)
+    tokens = torch.randn(2, 2, 5, 8)
+    for mixed, level in zip(fusion.forward_mixed(tokens.unbind(1), embedding), fusion(tokens, embedding), strict=True):
+        torch.testing.assert_close(torch.stack(mixed, dim=1), level)
+    levels = fusion.forward_mixed([torch.randn(2, 5, 8), torch.randn(2, 7, 8)], embedding)
+    assert [[part.shape[1] for part in level] for level in levels] == [[5, 7]] * 4
+    with pytest.raises(ValueError, match="need global attention"):
+        build("alternating", 2).forward_mixed(tokens.unbind(1), embedding)
+
+
+def test_only_the_levels_asked_for_are_kept():
+    fusion, tokens, embedding = build("global", 4), torch.randn(1, 2, 5, 8), torch.randn(1, 2, 12)
+    every = fusion(tokens, embedding)
+    kept = fusion(tokens, embedding, keep=(0, 2, 4))
+    assert len(kept) == 3
+    assert all(torch.equal(found, every[index]) for found, index in zip(kept, (0, 2, 4), strict=True))
+
+
+def test_ids_that_are_named_win_over_the_policy_and_must_lie_in_the_table():
+    layer, ids = ViewIdEmbedding(12, num_ids=6).eval(), torch.tensor([[0, 5, 3]])
+    assert torch.equal(layer(1, 3, ids), view_id_table(6, 12)[ids])
+    assert torch.equal(layer(1, 3), layer(1, 3))
+    counted = ViewIdEmbedding(12, num_ids=6, policy="sequential")
+    assert torch.equal(counted(2, 3), view_id_table(6, 12)[:3].expand(2, 3, 12))
+    with pytest.raises(ConfigError, match=r"0 \.\. 5, found 0 \.\. 6"):
+        layer(1, 2, torch.tensor([[0, 6]]))
+    with pytest.raises(ConfigError, match="pass generator= or view_ids="):
+        layer.train()(1, 3)
+    assert not layer.state_dict()

@@ -51,3 +51,9 @@ def test_the_last_layer_works_in_float32_under_autocast(kind):
     assert raw.dtype == torch.float32
     if kind == "linear":
         assert torch.equal(raw, head(levels, (2, 2)))
+
+
+def test_a_linear_head_may_have_a_hidden_layer_whose_last_part_writes_the_channels():
+    head = LinearHead(3, patch_size=2, out_channels=3, hidden=5)
+    assert (head.last.in_features, head.last.out_features) == (5, 12)
+    assert head([torch.randn(2, 6, 3)], (2, 3)).shape == (2, 3, 4, 6)
