@@ -110,7 +110,7 @@ def test_pnp_finds_the_camera_of_a_map_with_a_third_of_wrong_points(seed):
     found = pose_from_pointmap(world, intrinsics)
     assert found.found
     assert 0.6 < found.inlier_share < 0.85
-    torch.testing.assert_close(found.world_from_camera, pose, atol=5e-3, rtol=0)
+    torch.testing.assert_close(found.world_from_camera, pose, atol=2e-2, rtol=0)
 
 
 def test_pnp_is_repeatable_and_bounded_in_points():
