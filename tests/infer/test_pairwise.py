@@ -116,6 +116,19 @@ def test_pairs_that_do_not_hang_together_are_refused():
         align_pairs([(0, 1)], exact_pair(place, 0, 1), config=START)
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_share_of_the_pixels_is_enough(known):
+    place = Place(4)
+    pairs, prediction = pairs_of(place)
+    few = dataclasses.replace(QUICK, max_pixels=60)  # every second row and column
+    intrinsics = place.intrinsics[0] if known else None
+    found = align_pairs(pairs, prediction, intrinsics=intrinsics, config=few)
+    assert max(errors(found, place)) < 2e-2
+    torch.testing.assert_close(found.intrinsics, place.intrinsics, rtol=1e-2, atol=1e-3)
+    noisy = align_pairs(pairs, pairs_of(place, noise=0.1)[1], config=dataclasses.replace(few, iterations=150))
+    assert errors(noisy, place)[2] < 0.1
+
+
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="iterations=-1"):
         AlignmentConfig(iterations=-1)

@@ -9,21 +9,21 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from distill3d.errors import ConfigError, GeometryError
-from distill3d.geometry.align import Similarity, robust_similarity
-from distill3d.geometry.cameras import camera_rays, centred_intrinsics
+from distill3d.errors import ConfigError
+from distill3d.geometry.cameras import camera_rays, unproject_depth
 from distill3d.geometry.poses import (
+    invert_pose,
     pose_from_rt,
     quaternion_from_rotation,
     rebase_poses,
     rotation_from_quaternion,
     transform_points,
 )
-from distill3d.geometry.solve import focal_from_pointmap
 from distill3d.infer.pairs import Pair, PairGraph, make_pairs, predict_pairs, solve_pair
+from distill3d.infer.spanning import focal_lengths, own_maps, pair_similarity, place_views
 from distill3d.models._pair import PairModel
 from distill3d.progress import ProgressBar
-from distill3d.types import Prediction, Views, map_tensors
+from distill3d.types import Prediction, Views, map_tensors, to_device
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +38,14 @@ class AlignmentConfig:
     """Of Adam at the first step; it falls to nothing along a cosine. Lengths are in mean distances of the scene."""
     shared_focal: bool = False
     """One focal length for all views: photos of one camera and zoom."""
+    max_pixels: int = 20_000
+    """Pixels of a view that take part, on an even grid; with more, depths of all are the pairs' weighted means."""
 
     def __post_init__(self) -> None:
-        if self.iterations < 0 or self.learning_rate <= 0:
+        if self.iterations < 0 or self.learning_rate <= 0 or self.max_pixels < 16:
             raise ConfigError(
-                f"iterations={self.iterations} must be at least 0 and learning_rate={self.learning_rate} above 0"
+                f"iterations={self.iterations} must be at least 0, learning_rate={self.learning_rate} above 0, "
+                f"and max_pixels={self.max_pixels} at least 16"
             )
 
 
@@ -73,14 +76,18 @@ def predict_views(
         GeometryError: the pairs do not hang together.
     """
     pairs = make_pairs(views.images.shape[1], graph, window=window, reference=reference)
-    found = predict_pairs(model, views.images[0], pairs, batch_size=batch_size, head_chunk=head_chunk)
-    valid = None if views.valid is None else views.valid[0]
-    intrinsics = None if views.intrinsics is None else views.intrinsics[0]
+    # The alignment, too, runs where the network is.
+    device = next(model.parameters()).device
+    found = predict_pairs(model, views.images[0].to(device), pairs, batch_size=batch_size, head_chunk=head_chunk)
+    valid = None if views.valid is None else views.valid[0].to(device)
+    intrinsics = None if views.intrinsics is None else views.intrinsics[0].to(device)
     if config is None and pairs == [(1, 0), (0, 1)]:
         swapped = map_tensors(found, lambda value: value[:1])
         forward = map_tensors(found, lambda value: value[1:])
-        return solve_pair(forward, swapped, valid=valid, intrinsics=intrinsics)
-    return align_pairs(pairs, found, valid=valid, intrinsics=intrinsics, config=config or AlignmentConfig())
+        solved = solve_pair(forward, swapped, valid=valid, intrinsics=intrinsics)
+    else:
+        solved = align_pairs(pairs, found, valid=valid, intrinsics=intrinsics, config=config or AlignmentConfig())
+    return to_device(solved, views.images.device)
 
 
 def align_pairs(
@@ -105,8 +112,8 @@ def align_pairs(
         config: how.
 
     Returns:
-        One sample with all views: both pointmaps, depth, the largest confidence of each pixel over its pairs, poses and
-        intrinsics. The world is the camera frame of view 0.
+        One sample with all views: both pointmaps, depth (0 where no pair says anything), the largest confidence of each
+        pixel over its pairs, poses and intrinsics. The world is the camera frame of view 0.
 
     Raises:
         GeometryError: a view is in no pair as the first one, or the pairs fall into groups that share no view.
@@ -125,10 +132,53 @@ def align_pairs(
         if not bool((weight > 0).any()):
             weight = usable.float()
         points = torch.where(usable[..., None], points, 0.0)
-        world = _World(pairs, index, points, weight, intrinsics, config)
+        height, width = confidence.shape[2:]
+        stride = math.ceil(math.sqrt(height * width / config.max_pixels))
+        grid = (slice(None), slice(None), slice(None, None, stride), slice(None, None, stride))
+        centre = ((width - 1) / 2 / stride, (height - 1) / 2 / stride)
+        scaled = None if intrinsics is None else _scale_intrinsics(intrinsics, 1 / stride)
+        world = _World(pairs, index, points[grid], weight[grid], centre, scaled, config)
         loss = world.fit(config)
     logger.info("%d pairs agree to %.2g of the mean distance of the scene", len(pairs), loss)
-    return world.prediction(confidence, prediction)
+    with torch.no_grad():
+        cameras = world.poses()
+        # Usable pixels that no pair is sure of get the plain mean of the depths.
+        depth = (
+            world.log_depth.exp() if stride == 1 else _mean_depth(index, points, weight + 1e-6 * usable, world, cameras)
+        )
+        covered = _largest(index, usable.float(), len(cameras)) > 0
+        # The mean logarithm of the pairs' scales becomes 0.
+        unit = math.exp(-world.mean_log_scale)
+        pose = rebase_poses(cameras[None], 0)[0]
+        pose = pose_from_rt(pose[:, :3, :3], pose[:, :3, 3] * unit)
+        found = _scale_intrinsics(world.intrinsics(), stride) if intrinsics is None else intrinsics.clone()
+        local = unproject_depth(torch.where(covered, unit * depth, 0.0), found)
+        best = _largest(index, torch.where(usable, confidence, 0.0), len(cameras))
+        return Prediction(
+            pointmap_world=transform_points(pose, local)[None],
+            pointmap_camera=local[None],
+            depth=local[None, ..., 2],
+            confidence_world=best[None],
+            world_from_camera=pose[None],
+            intrinsics=found[None],
+            metric_scale=None if prediction.metric_scale is None else prediction.metric_scale[:1],
+        )
+
+
+def _scale_intrinsics(intrinsics: Float[Tensor, "views 3 3"], factor: float) -> Float[Tensor, "views 3 3"]:
+    """Intrinsics for every k-th pixel from the first one on (or back): no half pixels, unlike a resize."""
+    return intrinsics * intrinsics.new_tensor([factor, factor, 1.0])[:, None]
+
+
+def _largest(
+    index: Int[Tensor, "pairs 2"], values: Float[Tensor, "pairs 2 height width"], count: int
+) -> Float[Tensor, "views height width"]:
+    """For every view the largest of what its pairs say, at least 0."""
+    best = values.new_zeros(count, *values.shape[2:])
+    for row, pair in enumerate(index.tolist()):
+        for side, view in enumerate(pair):
+            best[view] = torch.maximum(best[view], values[row, side])
+    return best
 
 
 class _World(nn.Module):
@@ -140,21 +190,24 @@ class _World(nn.Module):
         index: Int[Tensor, "pairs 2"],
         points: Float[Tensor, "pairs 2 height width 3"],
         weight: Float[Tensor, "pairs 2 height width"],
+        centre: tuple[float, float],
         intrinsics: Float[Tensor, "views 3 3"] | None,
         config: AlignmentConfig,
     ):
+        """Start along the spanning tree; `centre` (x, y) is the principal point where cameras are not known."""
         super().__init__()
         self.index, self.points, self.weight = index, points, weight
-        height, width = points.shape[2:4]
-        local, local_weight = _own_maps(pairs, points, weight)
-        placed = _place_views(pairs, points, weight, local, local_weight)
+        self.size = (points.shape[2], points.shape[3])
+        self.centre = centre
+        local, local_weight = own_maps(pairs, points, weight)
+        placed = place_views(pairs, points, weight, local, local_weight)
         self.known = intrinsics
-        focal = _focal_lengths(local, local_weight > 0)
+        focal = focal_lengths(local, local_weight > 0, centre)
         self.log_focal = nn.Parameter((focal.log().mean()[None] if config.shared_focal else focal.log()).clone())
         self.log_focal.requires_grad_(intrinsics is None)
 
         maps = torch.stack([fit.apply(view.flatten(0, 1)) for fit, view in zip(placed, local, strict=True)])
-        fits = [_pair_fit(maps, pair, points[row], weight[row]) for row, pair in enumerate(pairs)]
+        fits = [pair_similarity(maps, pair, points[row], weight[row]) for row, pair in enumerate(pairs)]
         scale = torch.stack([fit.scale for fit in fits])
         unit = float(torch.linalg.vector_norm(maps, dim=-1).mean()) or 1.0
         depth = torch.stack([fit.scale * view[..., 2] for fit, view in zip(placed, local, strict=True)]) / unit
@@ -166,12 +219,14 @@ class _World(nn.Module):
         self.pair_shift = nn.Parameter(torch.stack([fit.translation for fit in fits]) / unit)
         self.pair_log_scale = nn.Parameter((scale / unit).log())
         self.mean_log_scale = float(self.pair_log_scale.detach().mean())
-        self.size = (height, width)
 
     def intrinsics(self) -> Float[Tensor, "views 3 3"]:
         if self.known is not None:
             return self.known
-        return centred_intrinsics(self.log_focal.exp().expand(len(self.turn)), *self.size)
+        focal = self.log_focal.exp().expand(len(self.turn))
+        x, y = (torch.full_like(focal, value) for value in self.centre)
+        zero, one = torch.zeros_like(focal), torch.ones_like(focal)
+        return torch.stack([focal, zero, x, zero, focal, y, zero, zero, one], dim=-1).view(-1, 3, 3)
 
     def local_maps(self) -> Float[Tensor, "views height width 3"]:
         return camera_rays(self.intrinsics(), *self.size) * self.log_depth.exp()[..., None]
@@ -183,13 +238,17 @@ class _World(nn.Module):
         # Their mean stays where it is, or everything would shrink to a point.
         return (self.pair_log_scale - self.pair_log_scale.mean() + self.mean_log_scale).exp()
 
+    def move(self, points: Float[Tensor, "pairs 2 height width 3"]) -> Float[Tensor, "pairs 2 height width 3"]:
+        """Take the pairs' points to the world."""
+        turned = self.pair_scales()[:, None, None] * rotation_from_quaternion(self.pair_turn)
+        return torch.einsum("pij,pvhwj->pvhwi", turned, points) + self.pair_shift[:, None, None, None]
+
     def disagreement(self) -> Float[Tensor, ""]:
         """The weighted mean distance between the pairs' points and the views' own."""
         maps = transform_points(self.poses(), self.local_maps())
-        turned = self.pair_scales()[:, None, None] * rotation_from_quaternion(self.pair_turn)
-        moved = torch.einsum("pij,pvhwj->pvhwi", turned, self.points) + self.pair_shift[:, None, None, None]
+        moved = self.move(self.points)
         distance = torch.linalg.vector_norm(moved - maps[self.index], dim=-1)
-        mean: Tensor = (self.weight * distance).sum() / self.weight.sum()
+        mean: Tensor = (self.weight * distance).sum() / self.weight.sum().clamp(min=1e-12)
         return mean
 
     def fit(self, config: AlignmentConfig) -> float:
@@ -206,95 +265,20 @@ class _World(nn.Module):
         with torch.no_grad():
             return float(self.disagreement())
 
-    @torch.no_grad()
-    def prediction(self, confidence: Float[Tensor, "pairs 2 height width"], source: Prediction) -> Prediction:
-        unit = math.exp(-self.mean_log_scale)  # makes the mean logarithm of the pairs' scales 0
-        pose = rebase_poses(self.poses()[None], 0)[0]
-        pose = pose_from_rt(pose[:, :3, :3], pose[:, :3, 3] * unit)
-        local = self.local_maps() * unit
-        count = len(local)
-        best = confidence.new_zeros(count, *self.size)
-        for row, pair in enumerate(self.index.tolist()):
-            for side, view in enumerate(pair):
-                best[view] = torch.maximum(best[view], confidence[row, side].nan_to_num())
-        return Prediction(
-            pointmap_world=transform_points(pose, local)[None],
-            pointmap_camera=local[None],
-            depth=local[None, ..., 2],
-            confidence_world=best[None],
-            world_from_camera=pose[None],
-            intrinsics=self.intrinsics().detach().clone()[None],
-            metric_scale=None if source.metric_scale is None else source.metric_scale[:1],
-        )
 
-
-def _score(weight: Float[Tensor, "2 height width"]) -> float:
-    """How sure a pair is of both its maps."""
-    return float(weight.flatten(1).mean(dim=1).prod())
-
-
-def _own_maps(
-    pairs: Sequence[Pair],
+def _mean_depth(
+    index: Int[Tensor, "pairs 2"],
     points: Float[Tensor, "pairs 2 height width 3"],
     weight: Float[Tensor, "pairs 2 height width"],
-) -> tuple[Float[Tensor, "views height width 3"], Float[Tensor, "views height width"]]:
-    """Each view in its own camera frame, from the surest pair in which it is the first."""
-    count = 1 + max(view for pair in pairs for view in pair)
-    chosen = []
-    for view in range(count):
-        rows = [row for row, (first, _) in enumerate(pairs) if first == view]
-        if not rows:
-            raise GeometryError(f"view {view} is the first of no pair, so its camera cannot be told; add a pair for it")
-        chosen.append(max(rows, key=lambda row: float(weight[row, 0].mean())))
-    return points[chosen, 0], weight[chosen, 0]
-
-
-def _place_views(
-    pairs: Sequence[Pair],
-    points: Float[Tensor, "pairs 2 height width 3"],
-    weight: Float[Tensor, "pairs 2 height width"],
-    local: Float[Tensor, "views height width 3"],
-    local_weight: Float[Tensor, "views height width"],
-) -> list[Similarity]:
-    """A similarity from each view's own map to the world, along the tree of the surest pairs that starts at view 0."""
-    identity = Similarity(scale=points.new_ones(()), rotation=torch.eye(3).to(points), translation=points.new_zeros(3))
-    placed = {0: identity}
-    while len(placed) < len(local):
-        edges = [row for row, pair in enumerate(pairs) if (pair[0] in placed) != (pair[1] in placed)]
-        if not edges:
-            apart = sorted(set(range(len(local))) - set(placed))
-            raise GeometryError(f"no chain of pairs leads from view 0 to views {apart}; choose another pair graph")
-        row = max(edges, key=lambda row: _score(weight[row]))
-        known, new = (0, 1) if pairs[row][0] in placed else (1, 0)
-        old_view, new_view = pairs[row][known], pairs[row][new]
-        world_from_old = placed[old_view]
-        old_from_pair = _similarity(points[row, known], local[old_view], weight[row, known] * local_weight[old_view])
-        pair_from_new = _similarity(local[new_view], points[row, new], weight[row, new] * local_weight[new_view])
-        placed[new_view] = world_from_old.compose(old_from_pair).compose(pair_from_new)
-    return [placed[view] for view in range(len(local))]
-
-
-def _similarity(source: Tensor, target: Tensor, weight: Tensor) -> Similarity:
-    return robust_similarity(source.flatten(0, 1), target.flatten(0, 1), weight.flatten(), degenerate="identity")
-
-
-def _pair_fit(
-    maps: Float[Tensor, "views pixels 3"],
-    pair: Pair,
-    points: Float[Tensor, "2 height width 3"],
-    weight: Float[Tensor, "2 height width"],
-) -> Similarity:
-    """The similarity from a pair's frame to the world that suits both its views."""
-    target = torch.cat([maps[pair[0]], maps[pair[1]]])
-    return robust_similarity(points.flatten(0, 2), target, weight.flatten(), degenerate="identity")
-
-
-def _focal_lengths(
-    local: Float[Tensor, "views height width 3"], usable: Bool[Tensor, "views height width"]
-) -> Float[Tensor, " views"]:
-    """In pixels; views that tell none get the others' median."""
-    height, width = local.shape[1:3]
-    focal = focal_from_pointmap(local, usable)
-    good = torch.isfinite(focal) & (focal > 0.1 * max(height, width)) & (focal < 20 * max(height, width))
-    typical = focal[good].median() if bool(good.any()) else focal.new_tensor(float(max(height, width)))
-    return torch.where(good, focal, typical)
+    world: _World,
+    poses: Float[Tensor, "views 4 4"],
+) -> Float[Tensor, "views height width"]:
+    """The weighted mean over its pairs of every pixel's depth, with cameras and pairs where they are."""
+    camera_from_world = invert_pose(poses)[index]
+    depth = transform_points(camera_from_world, world.move(points))[..., 2]
+    total = points.new_zeros(len(poses), *points.shape[2:4])
+    mass = torch.zeros_like(total)
+    for side in (0, 1):
+        total.index_add_(0, index[:, side], (weight * depth)[:, side])
+        mass.index_add_(0, index[:, side], weight[:, side])
+    return (total / mass.clamp(min=1e-12)).clamp(min=0)
