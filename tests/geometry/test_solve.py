@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from distill3d.geometry.cameras import centred_intrinsics, unproject_depth
 from distill3d.geometry.poses import rotation_angle, transform_points
 from distill3d.geometry.solve import (
+    focal_and_pose_from_inliers,
     focal_from_pointmap,
     median_focal_from_pointmap,
     pose_from_pointmap,
@@ -95,6 +96,24 @@ def test_the_poses_equal_the_recording(recorded):
         assert found.found
         torch.testing.assert_close(found.world_from_camera, recorded["pose.pnp_c2w"][view], atol=2e-2, rtol=0)
         torch.testing.assert_close(found.world_from_camera.double(), recorded["pose.true_c2w"][view], atol=1e-3, rtol=0)
+
+
+def test_the_focal_lengths_of_most_inliers_equal_the_recording(recorded):
+    for view, expected in enumerate(recorded["pose.pnp_individual_focals"].tolist()):
+        points, confidence = (recorded[f"pose.view{view}.{name}"][0] for name in ("pts3d_in_other_view", "conf"))
+        focal, estimate = focal_and_pose_from_inliers(points, confidence > 1, principal_point=(32, 24))
+        assert estimate.inlier_share == 1
+        # All of 38 .. 45 explain every point to 5 pixels; which is the first turns on the last digit.
+        assert focal == pytest.approx(expected, rel=0.06)
+
+
+def test_where_the_threshold_tells_focal_lengths_apart_the_true_one_is_found():
+    points, intrinsics = scene(generator(0), height=24, width=32, focal=40.0)
+    focal, estimate = focal_and_pose_from_inliers(
+        points, threshold_px=0.5, principal_point=tuple(intrinsics[:2, 2].tolist())
+    )
+    assert focal == pytest.approx(40.0, rel=0.05)
+    torch.testing.assert_close(estimate.world_from_camera, torch.eye(4), atol=0.2, rtol=0)
 
 
 @quick

@@ -1,5 +1,6 @@
 """Cameras out of pointmaps: the focal length of a local map, and the pose that a world map implies."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -143,6 +144,40 @@ def pose_from_pointmap(
         inlier_share=len(inside) / len(points),
         found=True,
     )
+
+
+def focal_and_pose_from_inliers(
+    pointmap_world: Float[Tensor, "height width 3"],
+    valid: Bool[Tensor, "height width"] | None = None,
+    *,
+    principal_point: tuple[float, float] | None = None,
+    threshold_px: float = 5.0,
+    num_candidates: int = 100,
+    seed: int = 0,
+) -> tuple[float, PoseEstimate]:
+    """Try focal lengths and keep the one whose pose explains most points, the shortest on ties (Fast3R, "individual").
+
+    For a camera of which nothing is known. Strongly biased on small images, where many focal lengths lie within
+    5 pixels: prefer `focal_from_pointmap` wherever a pointmap in the camera's own frame is at hand.
+
+    Args:
+        valid: None takes every pixel; points that are not finite never count.
+        principal_point: (x, y) in pixels; None for the middle of the image.
+        threshold_px: largest reprojection error of an inlier.
+        num_candidates: spread evenly in the logarithm from 1/2 to 3 times the longer side.
+        seed: see `pose_from_pointmap`.
+    """
+    height, width = pointmap_world.shape[:2]
+    x, y = principal_point or ((width - 1) / 2, (height - 1) / 2)
+    side = math.log(max(height, width))
+    best_focal, best = float("nan"), None
+    for focal in torch.linspace(side - math.log(2), side + math.log(3), num_candidates, dtype=torch.float64).exp():
+        intrinsics = torch.tensor([[focal, 0, x], [0, focal, y], [0, 0, 1]], dtype=torch.float32)
+        estimate = pose_from_pointmap(pointmap_world, intrinsics, valid, threshold_px, seed)
+        if best is None or estimate.inlier_share > best.inlier_share:
+            best_focal, best = float(focal), estimate
+    assert best is not None
+    return best_focal, best
 
 
 def poses_from_maps(
