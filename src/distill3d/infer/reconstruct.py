@@ -208,5 +208,5 @@ def _predict(
     def plain(value: Tensor) -> Tensor:
         return value.to(images.device, torch.float32 if value.is_floating_point() else value.dtype, copy=True)
 
-    # Descriptors are large and nothing downstream reads them.
-    return map_tensors(dataclasses.replace(prediction, descriptors=None), plain)
+    # Descriptors are large, and nothing downstream reads them.
+    return map_tensors(dataclasses.replace(prediction, descriptors=None, confidence_descriptors=None), plain)
