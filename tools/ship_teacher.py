@@ -12,7 +12,7 @@ def main(run: str, out: str) -> None:
     training = info.meta["training"]
     meta = {
         "licence": "Apache-2.0",
-        "data_licences": info.meta["cache"]["settings"]["data_licences"],
+        "cache": info.meta["cache"],
         "made_by": "tools/place_teacher.sh",
         "knows": "one rendered apartment (distill3d render place), and nothing else",
         "validation": info.meta["validation"],

@@ -26,7 +26,7 @@ _HOMES = {
 }
 _PACKAGES = ("cache", "checkpoints", "data", "eval", "geometry", "infer", "losses", "models", "teachers", "train")
 
-__all__ = [*_HOMES, *_PACKAGES, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOMES, *_PACKAGES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

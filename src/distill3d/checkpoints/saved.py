@@ -103,7 +103,7 @@ def read_info(path: PathLike) -> SavedInfo:
     if text is None:
         raise CheckpointError(
             f"{file} does not say which network it belongs to, so it was not written by distill3d. "
-            "Name the model it is for (load_model(NAME, weights=...)), or convert it with `weights convert`."
+            "Name the model it is for (load_model(NAME, weights=...), or --model NAME --weights FILE)."
         )
     try:
         header = json.loads(text)
