@@ -66,7 +66,7 @@ def assemble_report(
         cloud_note="" if reconstruction is None else _cloud_note(reconstruction),
         tables=() if scores is None else (score_table(scores),),
         views=views,
-        views_note=ALIGNMENTS["sample"] if views else "",
+        views_note=ALIGNMENTS["view"] if views else "",
         panels=() if run is None else curve_panels(run),
         facts=[*(() if run is None else run_facts(run)), *facts],
     )
@@ -176,7 +176,7 @@ def _view_rows(evaluation: EvaluatedGroups, manifest: Manifest, num_groups: int)
     for group in evaluation.groups[::step][:num_groups]:
         predictions = {name: evaluation.prediction(name, group) for name in methods}
         names = [f"{group.scene}, frame {frame}" for frame in group.frames]
-        rows += view_rows(evaluation.views(manifest, group), predictions, names)
+        rows += view_rows(evaluation.views(manifest, group), predictions, names, align="view")
     return rows
 
 
