@@ -17,7 +17,7 @@ def smallest(monkeypatch):
 def test_the_demo_goes_all_the_way_and_a_second_call_only_looks_again(smallest, tmp_path):
     out = tmp_path / "demo"
     said = succeed("demo", "--quick", "--out", out)
-    assert list(said["scores"]) == ["student", "teacher", "mean pointmap", "constant depth"]
+    assert set(said["scores"]) == {"student", "teacher", "mean pointmap", "constant depth"}
     # The shipped teacher knows the place: it must be far better than the trivial answers on photos it never saw.
     assert said["scores"]["teacher"]["depth_rel"] < 0.5 * said["scores"]["mean pointmap"]["depth_rel"]
     assert said["scores"]["teacher"]["rotation_to_first_deg"] < 10
