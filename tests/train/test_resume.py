@@ -183,3 +183,15 @@ def test_metrics_are_cut_at_a_step_and_lose_a_torn_line(tmp_path):
     path.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(1, 6)) + '{"step": 6, "lo')
     cut_metrics(path, 3)
     assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3]
+
+
+def test_a_finished_run_is_left_as_it_is(cache, tmp_path):
+    config = tiny_config(steps=3)
+    first = train(config, cache, tmp_path / "run")
+    before = {
+        name: (tmp_path / "run" / name).read_bytes()
+        for name in ("student.safetensors", "metrics.jsonl", "summary.json")
+    }
+    again = train(config, cache, tmp_path / "run", resume=tmp_path / "run")
+    assert again == replace(first, steps_now=0)
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before

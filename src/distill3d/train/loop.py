@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distill3d.errors import ConfigError
-from distill3d.files import PathLike, write_json
+from distill3d.files import PathLike, read_json, write_json
 from distill3d.losses.distill import distill_loss
 from distill3d.progress import ProgressBar
 from distill3d.train.config import DistillConfig
@@ -27,6 +27,7 @@ from distill3d.types import to_device
 
 logger = logging.getLogger(__name__)
 
+SUMMARY = "summary.json"
 MOST_SKIPS = 3
 """So many steps in a row without a finite loss end the run."""
 
@@ -87,6 +88,8 @@ def train(
     began = time.monotonic()
     with join_ranks(config.device) as ranks, torch.random.fork_rng(devices=[]):
         run = prepare_run(config, cache_path, Path(out), ranks, validation_cache=validation_cache, resume=resume)
+        if finished := _finished(run):
+            return finished
         stream, watch = run.stream(), Stopwatch()
         samples_a_step = run.batches_a_step * config.batch
         recent: list[float] = []
@@ -154,8 +157,17 @@ def train(
         )
         if ranks.first:
             save_student(run.out, run.student, run.average, config, run.reader, scores)
-            write_json(run.out / "summary.json", {**asdict(summary), "out": str(run.out), "weights": STUDENT})
+            write_json(run.out / SUMMARY, {**asdict(summary), "out": str(run.out), "weights": STUDENT})
         return summary
+
+
+def _finished(run: Run) -> TrainSummary | None:
+    """What a resumed run came to, if there is nothing left to do in it."""
+    summary = run.out / SUMMARY
+    if run.start < run.config.steps or not (summary.is_file() and (run.out / STUDENT).is_file()):
+        return None
+    logger.info("%s is finished already", run.out)
+    return TrainSummary(**{**read_json(summary), "out": run.out, "weights": run.out / STUDENT, "steps_now": 0})
 
 
 def _accumulate_gradient(
