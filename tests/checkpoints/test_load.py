@@ -1,14 +1,13 @@
-import sys
-import types
+import hashlib
+import logging
 
 import pytest
 import safetensors.torch
-import torch
 
 import distill3d
-from distill3d.checkpoints import save_model, to_official, weights_hash
+from distill3d.checkpoints import licences, load_with_info, save_model, to_official, weights_hash
 from distill3d.errors import CheckpointError, ConfigError
-from tests.checkpoints.helpers import SPEC, TINY, tiny_student
+from tests.checkpoints.helpers import SPEC, TINY, tiny_student, write_shards
 
 
 @pytest.fixture
@@ -22,28 +21,6 @@ def official(tmp_path):
 @pytest.fixture
 def own(tmp_path):
     return save_model(tmp_path / "student.safetensors", tiny_student(), model_name="distill3r", config=TINY, meta={})
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path, official):
-    """A hub that knows one repository."""
-    folder = tmp_path / "downloaded"
-    folder.mkdir()
-    official.rename(folder / "model.safetensors")
-
-    class HfHubHTTPError(OSError):
-        pass
-
-    def snapshot_download(repository, allow_patterns):
-        if repository != "someone/student":
-            raise HfHubHTTPError(f"404: {repository}\nlong story")
-        return str(folder)
-
-    module = types.SimpleNamespace(
-        snapshot_download=snapshot_download, errors=types.SimpleNamespace(HfHubHTTPError=HfHubHTTPError)
-    )
-    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
-    return folder
 
 
 def test_fresh_weights_are_ready_to_use_and_repeat():
@@ -75,23 +52,40 @@ def test_unknown_names_are_explained(tmp_path):
             distill3d.load_model("distill3r", weights=absent)
 
 
-def test_a_hub_id_is_fetched(hub):
-    model = distill3d.load_model("distill3r", weights="someone/student", variant="tiny")
-    assert weights_hash(model) == weights_hash(tiny_student())
+def test_fresh_weights_are_never_silent(caplog):
+    with caplog.at_level(logging.WARNING):
+        _, info = load_with_info("distill3r", variant="tiny")
+    assert "distill3r has fresh random weights" in caplog.text
+    assert info.source is None
+    assert info.sha256 == {}
 
 
-def test_a_hub_that_does_not_answer_is_explained_in_a_line(hub):
-    with pytest.raises(CheckpointError, match=r"Cannot fetch someone/else from the hub \(404: someone/else\)\. Check"):
-        distill3d.load_model("distill3r", weights="someone/else", variant="tiny")
+def test_the_record_names_the_files_and_their_hashes(official, own):
+    _, info = load_with_info("distill3r", official, "tiny")
+    assert info.files == (official,)
+    assert info.sha256 == {"official.safetensors": hashlib.sha256(official.read_bytes()).hexdigest()}
+    assert info.plain()["sha256"] == info.sha256
+    assert "NAVER non-commercial" in info.licence
+    _, info = load_with_info(own)
+    assert (info.model, info.licence, info.files) == ("distill3r", "unknown", (own,))
 
 
-def test_a_hub_repository_with_several_weights_is_refused(hub):
-    safetensors.torch.save_file({"x": torch.ones(1)}, hub / "other.safetensors")
-    with pytest.raises(CheckpointError, match=r"holds 2 weight files \(model\.safetensors, other\.safetensors\)"):
-        distill3d.load_model("distill3r", weights="someone/student", variant="tiny")
+def test_shards_are_loaded_by_their_index_or_their_folder_and_all_hashed(official):
+    write_shards(official.parent / "sharded", safetensors.torch.load_file(official), "model.safetensors")
+    index = official.parent / "sharded" / "model.safetensors.index.json"
+    for place in (index, index.parent):
+        model, info = load_with_info("distill3r", place, "tiny")
+        assert weights_hash(model) == weights_hash(tiny_student())
+        assert set(info.sha256) == {file.name for file in index.parent.iterdir()}
+        assert len(info.sha256) == 3
 
 
-def test_without_the_hub_s_client_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(CheckpointError, match=r"pip install 'distill3d\[hub\]'"):
-        distill3d.load_model("distill3r", weights="someone/student")
+def test_the_licence_is_told_once(own, caplog, monkeypatch):
+    monkeypatch.setattr(licences, "_told", set())
+    save_model(own, tiny_student(), model_name="distill3r", config=TINY, meta={"licence": "CC-BY-NC-4.0"})
+    with caplog.at_level(logging.WARNING):
+        distill3d.load_model(own)
+        distill3d.load_model("distill3r", own)
+    assert [record.message for record in caplog.records] == [
+        f"{own}: licence CC-BY-NC-4.0. Commercial use is not allowed; this passes on to what is made from it."
+    ]

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from distill3d.checkpoints.locate import is_index, read_index, weight_files
 from distill3d.errors import CheckpointError
 from distill3d.files import PathLike
 
@@ -18,7 +19,7 @@ CONTAINERS = ("state_dict", "model", "teacher", "student", "net")
 
 
 def read_weights(path: PathLike) -> dict[str, Tensor]:
-    """Every tensor of a .safetensors file or of a PyTorch pickle, under the names of the file, on the CPU.
+    """Every tensor of a .safetensors file, a PyTorch pickle or an index of shards, by the file's names, on the CPU.
 
     Pickles are read with `weights_only`; `argparse.Namespace`, which files of DUNE and DUSt3R carry, is let through.
 
@@ -28,8 +29,15 @@ def read_weights(path: PathLike) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}; expected .safetensors, .pth, .pt or .ckpt weights.")
+    if is_index(path):
+        return _read_shards(path)
     if _is_safetensors(path):
         return _read_safetensors(path)
+    if _is_pointer(path):
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, a text that stands for the weights; expected the weights themselves. "
+            "Fetch them with `git lfs pull`, or download the file."
+        )
     if not _is_pickle(path):
         raise CheckpointError(
             f"{path} holds no weights that we can read: neither safetensors nor a PyTorch file, "
@@ -62,6 +70,11 @@ def _is_safetensors(path: Path) -> bool:
     return path.suffix == ".safetensors" or (len(start) == 9 and start[8:] == b"{" and start[6:8] == b"\0\0")
 
 
+def _is_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(23) == b"version https://git-lfs"
+
+
 def _is_pickle(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(2)
@@ -75,6 +88,21 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise CheckpointError(_damaged(path, error)) from error
     return _need_tensors(weights, path)
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    weight_files(index)  # says at once which of many large files are missing
+    weights: dict[str, Tensor] = {}
+    for name, tensors in read_index(index).items():
+        found = read_weights(index.parent / name)
+        absent = [tensor for tensor in tensors if tensor not in found]
+        if absent:
+            raise CheckpointError(
+                f"{index.parent / name} lacks {len(absent)} of the {len(tensors)} tensors that {index.name} expects in "
+                f"it, e.g. {absent[0]!r}. Index and shards are not of one download; fetch them again."
+            )
+        weights.update({tensor: found[tensor] for tensor in tensors})
+    return weights
 
 
 def _read_pickle(path: Path) -> Any:

@@ -13,7 +13,10 @@ import torch
 from torch import nn
 
 from distill3d import models
+from distill3d.checkpoints.build import build_empty
 from distill3d.checkpoints.keys import load_strict
+from distill3d.checkpoints.licences import tell_licence
+from distill3d.checkpoints.locate import choose_weights
 from distill3d.checkpoints.read import read_metadata, read_weights
 from distill3d.errors import CheckpointError, ConfigError
 from distill3d.files import PathLike, atomic_write_bytes
@@ -87,8 +90,9 @@ def load_saved(path: PathLike) -> tuple[nn.Module, SavedInfo]:
     """
     file = find_weights(path)
     info = read_info(file)
-    model = models.get(info.model).build(info.config)
+    model = build_empty(models.get(info.model).build, info.config)
     load_strict(model, read_weights(file), source=str(file))
+    tell_licence(str(info.meta.get("licence", "unknown")), str(file))
     return model.float().eval(), info
 
 
@@ -124,7 +128,9 @@ def read_info(path: PathLike) -> SavedInfo:
 
 
 def find_weights(path: PathLike) -> Path:
-    """The weight file that a path means: itself, or the finished weights inside a run folder.
+    """The weight file that a path means: itself, or that of a run folder or a folder of official weights.
+
+    Official weights in shards are found by their index.
 
     Raises:
         CheckpointError: there is none.
@@ -136,8 +142,16 @@ def find_weights(path: PathLike) -> Path:
         for name in RUN_FILES:
             if (path / name).is_file():
                 return path / name
+        found = choose_weights(file.name for file in path.iterdir() if file.is_file())
+        if len(found) == 1:
+            return path / found[0]
+        if found:
+            raise CheckpointError(
+                f"The folder {path} holds {len(found)} weight files ({', '.join(found[:5])}), expected one. "
+                "Name the right one."
+            )
         raise CheckpointError(
-            f"The folder {path} holds no finished weights (looked for {', '.join(RUN_FILES)}). "
+            f"The folder {path} holds no finished weights (looked for {', '.join(RUN_FILES)}), nor those of others. "
             "Finish the run with --resume, or name a weight file."
         )
     raise CheckpointError(f"There is neither a weight file nor a run folder at {path}.")

@@ -9,8 +9,6 @@ import tyro
 
 from distill3d.cli.outcome import Outcome, parse_subcommand
 
-_FREE = ("apache", "mit", "bsd", "cc0", "cc-by-4", "cc-by-sa")
-_BOUND = ("non-commercial", "noncommercial", "-nc", "nc-", "research only")
 _COMMERCIAL = {True: "allowed", False: "not allowed", None: "unknown"}
 
 
@@ -61,10 +59,9 @@ def show(name: Annotated[str, tyro.conf.Positional], variant: str | None = None)
 
 def commercial_use(licence: str) -> bool | None:
     """Whether a licence is known to allow commercial use; None where its name does not tell."""
-    plain = licence.lower().replace(" ", "-")
-    if any(mark.replace(" ", "-") in plain for mark in _BOUND):
-        return False
-    return True if plain.startswith(_FREE) else None
+    from distill3d import checkpoints
+
+    return checkpoints.commercial_use(licence)
 
 
 def count_parameters(name: str, variant: str) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from distill3d import models
-from distill3d.checkpoints import find_weights, load_model, read_info, weights_hash
+from distill3d.checkpoints import load_with_info, weights_hash
 from distill3d.errors import CheckpointError, ConfigError
 from distill3d.geometry.monocular import solve_affine
 from distill3d.teachers import TeacherSpec
@@ -40,8 +40,10 @@ class NetworkTeacher:
         head_chunk: int | None = None,
         max_views: int | None = None,
         meta: Mapping[str, Any] | None = None,
+        files_sha256: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
+        self._files_sha256 = sorted((files_sha256 or {}).values())
         self.meta: Mapping[str, Any] = meta or {}
         self.licence = licence
         self.model = model.eval()
@@ -56,10 +58,11 @@ class NetworkTeacher:
         self._needs_generator = "generator" in accepted and draws
 
     def settings(self) -> dict[str, Any]:
-        """Everything besides the weights that decides the labels."""
+        """Everything besides the weights that decides the labels, and the SHA-256 of the files that these came from."""
         config = getattr(self.model, "config", None)
         shown = dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isinstance(config, type) else {}
-        return {"align": self._align, "seed": self._seed, "config": shown}
+        files = {"files_sha256": self._files_sha256} if self._files_sha256 else {}
+        return {"align": self._align, "seed": self._seed, "config": shown, **files}
 
     @torch.no_grad()
     def predict(self, views: Views) -> Prediction:
@@ -117,7 +120,7 @@ def load_network(
         weights: a file or run folder, or a hub id.
         variant: a named configuration, for official weights.
         device: where it computes.
-        licence: of its weights, if the file does not say.
+        licence: of its weights, if neither the file nor the registry says.
         align: see `NetworkTeacher`.
         seed: of its random numbers.
         head_chunk: views per pass of the heads, for networks that offer it; bounds the memory.
@@ -131,22 +134,17 @@ def load_network(
         raise CheckpointError(
             f"The teacher {what!r} needs weights: fresh ones have nothing to teach. Give a file, run folder or hub id."
         )
-    model = load_model(what, weights, variant, device)
-    info = None
-    if Path(source).exists() and find_weights(source).suffix == ".safetensors":
-        try:
-            info = read_info(source)
-        except CheckpointError:
-            info = None  # official weights say nothing about themselves
-    name = what if named else (info.model if info else Path(what).stem)
+    model, info = load_with_info(what, weights, variant, device)
+    name = info.model
     spec = models.get(name) if name in models.names() else None
     return NetworkTeacher(
         model,
         name=name,
-        licence=licence or (str(info.meta.get("licence", "unknown")) if info else "unknown"),
+        licence=licence or info.licence,
         align=align,
         seed=seed,
         head_chunk=head_chunk,
         max_views=2 if spec is not None and spec.views == "pair" else None,
-        meta=info.meta if info else None,
+        meta=info.meta,
+        files_sha256=info.sha256,
     )
