@@ -99,8 +99,9 @@ def fit_baselines(samples: Iterable[Views]) -> Baselines:
             counts[name] = counts.get(name, torch.zeros_like(number)) + number
     if size is None or not any(len(some) for some in depths):
         raise DataError(
-            "not one training group has depth, intrinsics and poses, so baselines cannot be made from them. Leave them out "
-            "(--train-groups 0); without any truth, let a teacher stand for it (--teacher T --reference teacher)."
+            "not one training group has depth, intrinsics and poses, so baselines cannot be made from them. "
+            "Leave them out (--train-groups 0); without any truth, let a teacher stand for it "
+            "(--teacher T --reference teacher)."
         )
     means = {name: _filled_mean(sums[name], counts[name]) for name in sums}
     for name, other in (("reference", "camera"), ("world", "reference")):
