@@ -23,7 +23,10 @@ import pytest
 
 MEASURES = ("relative", "relative_points", "relative_values")
 BOUND = 1e-4
-"""No parity test allows more. What exceeds it in a test that passes is a difference that the test asserts."""
+"""No parity test allows more: what exceeds it in a test that passes is a difference that the test asserts.
+
+One does: CUT3R without its half-precision rotations is compared with the recording of them, last of all in its test.
+"""
 
 
 class Listener:
@@ -32,11 +35,14 @@ class Listener:
     def __init__(self) -> None:
         self.errors: dict[str, list[float]] = defaultdict(list)
         self.test = ""
+        self.contrasts = False
 
     def heard(self, measure: Callable[..., float]) -> Callable[..., float]:
         def listen(found: Any, recorded: Any) -> float:
             error = measure(found, recorded)
-            self.errors[recording_of(self.test)].append(error)
+            self.contrasts |= error > BOUND
+            if not self.contrasts:
+                self.errors[recording_of(self.test)].append(error)
             return error
 
         return listen
@@ -60,7 +66,7 @@ class Listener:
                     setattr(module, name, self.heard(measure))
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        self.test = item.nodeid
+        self.test, self.contrasts = item.nodeid, False
 
 
 def recording_of(test: str) -> str:
@@ -82,11 +88,9 @@ def measure_all() -> tuple[int, dict[str, dict[str, float]]]:
         )
     if status:
         print(talk.getvalue(), file=sys.stderr)
-    table = {}
-    for name, errors in sorted(listener.errors.items()):
-        equal = [error for error in errors if error <= BOUND]
-        table[name] = {"comparisons": len(equal), "worst": max(equal), "asserted_different": len(errors) - len(equal)}
-    return status, table
+    return status, {
+        name: {"comparisons": len(errors), "worst": max(errors)} for name, errors in sorted(listener.errors.items())
+    }
 
 
 def main() -> int:
