@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from distill3d.checkpoints import hub, load_with_info, to_official, weights_hash
+from distill3d.checkpoints import file_sha256, hub, load_with_info, to_official, weights_hash
 from distill3d.errors import CheckpointError
 from tests.checkpoints.helpers import SPEC, tiny_student, write_shards
 
@@ -136,3 +136,20 @@ def test_the_real_client_finds_a_cached_file_without_a_socket_and_names_what_is_
     assert info.revision == COMMIT
     with pytest.raises(CheckpointError, match=r"Cannot fetch someone/absent from the hub"):
         hub.fetch("someone/absent")
+
+
+def test_a_cached_file_that_has_changed_on_disk_is_refused(stand_in, tmp_path):
+    put(stand_in.remote / "model.safetensors")
+    path = hub.fetch("someone/student")
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    honest, other = file_sha256(path), "0" * 64
+    for name in (honest, other):
+        shutil.copy(path, blobs / name)
+    path.unlink()
+    path.symlink_to(blobs / honest)
+    assert load_with_info("distill3r", "someone/student", "tiny")[1].sha256 == {"model.safetensors": honest}
+    path.unlink()
+    path.symlink_to(blobs / other)
+    with pytest.raises(CheckpointError, match=f"is not what the hub gave: its SHA-256 is {honest}, expected {other}"):
+        load_with_info("distill3r", "someone/student", "tiny")

@@ -4,7 +4,7 @@ import logging
 import pytest
 import torch
 
-from distill3d.checkpoints import load_encoder, load_official, to_official
+from distill3d.checkpoints import licences, load_encoder, load_official, to_official
 from distill3d.errors import CheckpointError
 from distill3d.nn.dino_vit import DinoViT
 from tests.checkpoints.helpers import SPEC, TINY, tiny_student
@@ -95,3 +95,11 @@ def test_the_wrong_way_to_resize_positions_is_warned_about(caplog):
     with caplog.at_level(logging.WARNING):
         load_encoder(tiny_student().encoder, weights, source="dinov2.pth")
     assert "dinov2.pth is a dinov2 encoder, but its position table will be resized by 'offset'" in caplog.text
+
+
+def test_the_licence_of_an_encoder_is_told(caplog, monkeypatch):
+    monkeypatch.setattr(licences, "_told", set())
+    _, weights = encoder_weights(chunked=True)
+    with caplog.at_level(logging.WARNING):
+        load_encoder(tiny_student().encoder, weights, source="dune.pth")
+    assert "dune.pth: licence NAVER non-commercial. Commercial use is not allowed" in caplog.text

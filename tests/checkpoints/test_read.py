@@ -80,3 +80,14 @@ def test_files_without_weights_are_refused(tmp_path):
         read_weights(tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="There is no file"):
         read_weights(tmp_path / "absent.pth")
+
+
+def test_a_file_that_may_not_be_opened_is_named(tmp_path, monkeypatch):
+    torch.save(WEIGHTS, tmp_path / "model.pth")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(CheckpointError, match=r"model\.pth cannot be opened \(Permission denied\)"):
+        read_weights(tmp_path / "model.pth")

@@ -132,6 +132,7 @@ def _record(file: Path, model: str, source: str, licence: str, meta: Mapping[str
     sha256 = {path.name: file_sha256(path) for path in files}
     for path in files:
         logger.info("%s: sha256 %s", path, sha256[path.name])
+        _check_blob(path, sha256[path.name])
     return LoadedInfo(
         model=model,
         source=source,
@@ -141,6 +142,16 @@ def _record(file: Path, model: str, source: str, licence: str, meta: Mapping[str
         licence=licence,
         meta=meta,
     )
+
+
+def _check_blob(path: Path, sha256: str) -> None:
+    """The hub's cache names its large files after their SHA-256: a file of another value has changed on this disk."""
+    blob = path.resolve()
+    if blob.parent.name == "blobs" and len(blob.name) == len(sha256) and blob.name != sha256:
+        raise CheckpointError(
+            f"{path} is not what the hub gave: its SHA-256 is {sha256}, expected {blob.name}. "
+            f"Remove {blob} and fetch it again."
+        )
 
 
 def _find(weights: PathLike) -> Path:

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from distill3d.checkpoints.keys import load_strict, merge_aliases, rename_keys, restore_keys, strip_prefixes
+from distill3d.checkpoints.licences import tell_licence
 from distill3d.checkpoints.read import read_weights
 from distill3d.errors import CheckpointError
 from distill3d.files import PathLike
 from distill3d.models import ModelSpec
 
 logger = logging.getLogger(__name__)
+
+ENCODER_LICENCES = {"dune": "NAVER non-commercial", "dinov2": "Apache-2.0"}
 
 
 def load_official(model: nn.Module, spec: ModelSpec, state_dict: Mapping[str, Tensor], *, source: str) -> None:
@@ -136,4 +139,5 @@ def load_encoder(
     if recipe is not None and recipe != ("offset" if family == "dune" else "antialias"):
         logger.warning("%s is a %s encoder, but its position table will be resized by %r", source, family, recipe)
     load_strict(encoder, plain, source=source)
+    tell_licence(ENCODER_LICENCES[family], source)
     return family

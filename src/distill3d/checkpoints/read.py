@@ -63,22 +63,26 @@ def read_metadata(path: PathLike) -> dict[str, str]:
         raise CheckpointError(_damaged(path, error)) from error
 
 
+def _start(path: Path, count: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened ({error.strerror}). Check its permissions.") from error
+
+
 def _is_safetensors(path: Path) -> bool:
     # Eight bytes of length, then JSON.
-    with path.open("rb") as file:
-        start = file.read(9)
+    start = _start(path, 9)
     return path.suffix == ".safetensors" or (len(start) == 9 and start[8:] == b"{" and start[6:8] == b"\0\0")
 
 
 def _is_pointer(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(23) == b"version https://git-lfs"
+    return _start(path, 23) == b"version https://git-lfs"
 
 
 def _is_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(2)
-    return start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+    return _start(path, 2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
