@@ -1,5 +1,9 @@
+import logging
+
+import pytest
+
 from distill3d import models
-from distill3d.checkpoints import commercial_use, official_licence
+from distill3d.checkpoints import commercial_use, licences, official_licence
 
 
 def test_a_hub_id_its_cache_and_a_file_of_its_name_have_its_licence():
@@ -18,3 +22,18 @@ def test_where_nothing_tells_all_that_come_into_question_are_named():
     assert all(licence in found for licence in models.get("vggt").licences.values())
     assert commercial_use(found) is False
     assert official_licence(models.get("moge"), "model.pt") == "MIT"
+
+
+def test_commercial_use_that_a_licence_states_is_believed_unless_others_come_into_question():
+    assert commercial_use("VGGT License v1 (commercial use allowed, military use excluded; gated)") is True
+    assert commercial_use("Some terms (non-commercial use allowed)") is False
+    assert commercial_use("not told by the file; one of: A (commercial use allowed) | B") is None
+
+
+@pytest.mark.parametrize(("licence", "level"), [("MIT", "DEBUG"), ("unknown", "INFO"), ("CC-BY-NC-4.0", "WARNING")])
+def test_the_more_a_licence_binds_the_louder_it_is_told(licence, level, caplog, monkeypatch):
+    monkeypatch.setattr(licences, "_told", set())
+    with caplog.at_level(logging.DEBUG, logger="distill3d"):
+        licences.tell_licence(licence, "model.pt")
+        licences.tell_licence(licence, "model.pt")
+    assert [(record.levelname, licence in record.message) for record in caplog.records] == [(level, True)]

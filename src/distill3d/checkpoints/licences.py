@@ -9,6 +9,7 @@ logger = logging.getLogger(__name__)
 
 _FREE = ("apache", "mit", "bsd", "cc0", "cc-by-4", "cc-by-sa")
 _BOUND = ("non-commercial", "noncommercial", "-nc", "nc-", "research-only")
+_CHOICE = " | "
 _told: set[tuple[str, str]] = set()
 
 
@@ -17,7 +18,8 @@ def commercial_use(licence: str) -> bool | None:
     plain = licence.lower().replace(" ", "-")
     if any(mark in plain for mark in _BOUND):
         return False
-    return True if plain.startswith(_FREE) else None
+    stated = "(commercial-use-allowed" in plain and _CHOICE.strip() not in plain
+    return True if stated or plain.startswith(_FREE) else None
 
 
 def official_licence(spec: ModelSpec, *places: str) -> str:
@@ -41,11 +43,14 @@ def official_licence(spec: ModelSpec, *places: str) -> str:
     several = sorted(set(spec.licences.values()))
     if len(several) == 1:
         return several[0]
-    return "not told by the file; one of: " + " | ".join(several)
+    return "not told by the file; one of: " + _CHOICE.join(several)
 
 
 def tell_licence(licence: str, source: str) -> None:
-    """Log what binds these weights, once in a process: a warning where commercial use is not allowed."""
+    """Log what binds these weights, once in a process: a warning where commercial use is not allowed.
+
+    Permissive licences are for those who debug; they are stamped all the same.
+    """
     if (licence, source) in _told:
         return
     _told.add((licence, source))
@@ -54,4 +59,5 @@ def tell_licence(licence: str, source: str) -> None:
             "%s: licence %s. Commercial use is not allowed; this passes on to what is made from it.", source, licence
         )
     else:
-        logger.info("%s: licence %s", source, licence)
+        level = logging.DEBUG if commercial_use(licence) else logging.INFO
+        logger.log(level, "%s: licence %s", source, licence)

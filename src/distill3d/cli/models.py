@@ -22,7 +22,7 @@ def list_models() -> Outcome:
     for one in found:
         lines.append(f"{one['name']}: {one['summary']} ({one['views']} views, patch {one['patch_size'] or 'varies'})")
         width = max(map(len, one["variants"]))
-        lines += [f"  {variant:<{width}}  {count:>11,} parameters" for variant, count in one["variants"].items()]
+        lines += [f"  {variant:<{width}}  {_size(count)}" for variant, count in one["variants"].items()]
         lines += [_licence_line(source, entry) for source, entry in one["licences"].items()]
     lines += ["", "networks that ship with the package:"]
     lines += [f"  {one['name']}: {one['description']}. {one['state']}" for one in shipped]
@@ -51,7 +51,7 @@ def show(name: Annotated[str, tyro.conf.Positional], variant: str | None = None)
         f"views: {about['views']}",
         f"patch size: {about['patch_size'] or 'varies'}",
     ]
-    lines += [f"variant {key}: {count:,} parameters" for key, count in about["variants"].items()]
+    lines += [f"variant {key}: {_size(count).strip()}" for key, count in about["variants"].items()]
     lines += [_licence_line(source, entry).strip() for source, entry in about["licences"].items()]
     lines += ["", f"settings of variant {chosen}:", *(f"  {key} = {value!r}" for key, value in settings.items())]
     return Outcome(about, "\n".join(lines))
@@ -102,6 +102,10 @@ def _shipped() -> list[dict[str, str]]:
     except CheckpointError as error:
         state = str(error)
     return [{"name": "place", "description": teachers.get("place").description, "state": state}]
+
+
+def _size(parameters: int) -> str:
+    return f"{parameters:>13,} parameters, {4e-6 * parameters:>7,.1f} MB in float32"
 
 
 def _licence_line(source: str, entry: Mapping[str, Any]) -> str:
