@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from distill3d.errors import ConfigError
-from distill3d.nn.chunks import chunk_within, in_chunks
+from distill3d.nn.chunks import in_chunks
 
 
 @pytest.mark.parametrize(("chunk", "passes"), [(None, [5]), (2, [2, 2, 1]), (9, [5]), (0, [1] * 5)])
@@ -31,24 +30,3 @@ def test_gradients_are_the_same_with_and_without_recomputing(recompute):
     in_chunks(head, [torch.ones(3, 4, 1)], (2, 2), 1, recompute=recompute).sum().backward()
     assert weight.grad.item() == pytest.approx(2 * 2.0 * 12)
     assert len(calls) == (6 if recompute else 3)
-
-
-def test_a_chunk_grows_with_the_memory_and_shrinks_with_the_maps():
-    gigabyte = 2**30
-    # 4 maps of 128 channels in float32 at 512 x 512 are half a gigabyte.
-    assert chunk_within(gigabyte, (512, 512), 128) == 2
-    assert chunk_within(8 * gigabyte, (512, 512), 128) == 16
-    assert chunk_within(gigabyte, (256, 512), 128) == 4
-    assert chunk_within(gigabyte, (512, 512), 64) == 4
-    assert chunk_within(gigabyte, (512, 512), 128, bytes_per_value=2) == 4
-
-
-@pytest.mark.parametrize("memory", [-1, 0, 1000])
-def test_a_chunk_holds_one_view_however_little_the_memory(memory):
-    assert chunk_within(memory, (512, 512), 128) == 1
-
-
-@pytest.mark.parametrize(("size", "channels"), [((0, 512), 128), ((512, 512), 0)])
-def test_empty_maps_have_no_chunk(size, channels):
-    with pytest.raises(ConfigError, match="positive"):
-        chunk_within(2**30, size, channels)

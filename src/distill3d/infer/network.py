@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from distill3d import models, teachers
-from distill3d.checkpoints import find_weights, load_model, read_info, weights_hash
+from distill3d.checkpoints import LoadedInfo, load_with_info, weights_hash
 from distill3d.data.fit import ImageFit
 from distill3d.errors import CheckpointError, ConfigError
 from distill3d.files import PathLike
@@ -35,6 +35,8 @@ class Network:
     """How photos were brought to size in training; None where the weights do not say."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else the weight file holds: cache, training settings, licences."""
+    files_sha256: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of each file that the weights were read from, by its name; empty for shipped networks."""
 
     @property
     def patch_size(self) -> int:
@@ -82,6 +84,7 @@ class Network:
             "architecture": self.architecture,
             "licence": self.licence,
             "weights_sha256": self.weights_hash,
+            "files_sha256": dict(self.files_sha256),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
         }
 
@@ -112,8 +115,8 @@ def open_network(
                 f"{name} is an architecture: without weights it knows nothing. "
                 "Name its weights with --weights, or give a run folder or weight file as the model."
             )
-        model = load_model(name, weights, variant, device)
-        return _described(model, weights, architecture=name, label=Path(str(weights)).stem or name)
+        model, info = load_with_info(name, weights, variant, device)
+        return _described(model, info, label=Path(str(weights)).stem or name)
     for option, given in (("weights", weights), ("variant", variant)):
         if given is not None:
             raise ConfigError(
@@ -121,10 +124,10 @@ def open_network(
                 f"or let the model be an architecture: {', '.join(models.names())}."
             )
     if Path(name).exists():
-        model = load_model(name, device=device)
+        model, info = load_with_info(name, device=device)
         path = Path(name)
         own = path.name if path.is_dir() else path.parent.name if path.stem == "student" else path.stem
-        return _described(model, path, architecture="", label=own or path.resolve().name)
+        return _described(model, info, label=own or path.resolve().name)
     if name in teachers.names():
         teacher = teachers.load(name, **({} if name == "ground-truth" else {"device": device}))
         if not isinstance(teacher, NetworkTeacher):
@@ -157,24 +160,17 @@ def trained_fit(meta: Mapping[str, Any]) -> ImageFit | None:
         return None
 
 
-def _described(model: nn.Module, source: PathLike, *, architecture: str, label: str) -> Network:
-    """Put together what the header of a weight file says; official weights have none."""
-    meta: Mapping[str, Any] = {}
-    if Path(source).exists():
-        try:
-            info = read_info(find_weights(source))
-            meta, architecture = info.meta, info.model
-        except CheckpointError:
-            if not architecture:
-                raise
+def _described(model: nn.Module, info: LoadedInfo, *, label: str) -> Network:
+    """Put together what the weights say about themselves, and the registry about official ones."""
     return Network(
         model=model,
         label=label,
-        architecture=architecture,
-        licence=str(meta.get("licence", "unknown")),
+        architecture=info.model,
+        licence=info.licence,
         weights_hash=weights_hash(model),
-        fit=trained_fit(meta),
-        meta=meta,
+        fit=trained_fit(info.meta),
+        meta=info.meta,
+        files_sha256=info.sha256,
     )
 
 
