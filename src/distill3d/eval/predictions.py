@@ -32,6 +32,8 @@ STORED = (
 )  # fmt: skip
 """Fields of a prediction that are kept; normals and descriptors are not scored here."""
 
+_NAMED = 6
+"""At most so many differing settings are spelt out."""
 Predictor = Callable[[Views], Prediction]
 """Anything that looks at views (batch of 1) and gives a prediction: a model, a teacher, a baseline."""
 
@@ -157,8 +159,8 @@ def refuse_other_settings(folder: Path, wanted: Mapping[str, Any], found: Mappin
     ours, theirs = _flat(wanted), _flat(found)
     differing = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
     if differing:
-        shown = "; ".join(f"{name}: {theirs.get(name)} there, {ours.get(name)} now" for name in differing[:4])
-        shown += f"; and {len(differing) - 4} more" if len(differing) > 4 else ""
+        shown = "; ".join(f"{name}: {theirs.get(name)} there, {ours.get(name)} now" for name in differing[:_NAMED])
+        shown += f"; and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
         raise ConfigError(
             f"{folder} holds predictions made with other settings ({shown}). "
             "Choose another folder, or delete this one to predict again."
