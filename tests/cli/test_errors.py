@@ -245,3 +245,9 @@ def test_photos_without_truth_cannot_be_scored_but_agreement_can(chain, tmp_path
 )
 def test_settings_out_of_range(reconstruct, chain, words, told):
     refused(reconstruct(chain.scene, *words), told)
+
+
+def test_a_place_of_fewer_than_no_photos_is_refused(tmp_path):
+    for wrong in (("--num-train", -1), ("--num-train", 0, "--num-test", 0), ("--size", 0, 56)):
+        refused(call("render", "place", "--out", tmp_path / "place", *wrong), "expected photos to make")
+    assert not (tmp_path / "place").exists()

@@ -29,6 +29,11 @@ def place(
     """
     from distill3d.data.render.write import render_place
 
+    if num_train < 0 or num_test < 0 or num_train + num_test < 1 or min(size) < 1:
+        raise ConfigError(
+            f"--num-train {num_train}, --num-test {num_test}, --size {size[0]} {size[1]}: expected photos to make "
+            "(0 or more of each, at least one in all) of at least 1 pixel a side."
+        )
     folder = render_place(
         out, size=size, num_train=num_train, num_test=num_test, seed=seed, supersample=supersample, overwrite=overwrite
     )

@@ -14,7 +14,7 @@ from distill3d.teachers import TeacherSpec
 from distill3d.teachers.zoo import NetworkTeacher
 
 WEIGHTS = "weights/place.safetensors"
-COMMAND = "distill3d train place_teacher"
+COMMAND = "tools/place_teacher.sh WORK_FOLDER"
 """Makes the weights."""
 
 
