@@ -155,7 +155,7 @@ def test_the_place_teacher_loads_what_is_shipped_or_says_how_to_make_it(tmp_path
     monkeypatch.setattr(place.resources, "files", lambda package: tmp_path)
     assert teachers.load("place").weights_hash == weights_hash(model)
     (tmp_path / "weights" / "place.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"Make them with `distill3d train"):
+    with pytest.raises(CheckpointError, match=r"Make them with `tools/place_teacher\.sh"):
         teachers.load("place")
 
 
