@@ -1,5 +1,6 @@
 """Depth as an array of a general container: NumPy, HDF5 (and MATLAB v7.3, which is the same), OpenEXR."""
 
+import importlib
 import os
 import zipfile
 from typing import Any, BinaryIO, Literal
@@ -102,10 +103,9 @@ def _npy(file: BinaryIO | Any) -> np.ndarray:
 
 def _import_h5py() -> Any:
     try:
-        import h5py
+        return importlib.import_module("h5py")
     except ImportError as error:
         raise DataError("Reading HDF5 needs the package h5py: pip install 'distill3d[datasets]'.") from error
-    return h5py
 
 
 DEPTH_CODECS = {"npy": npy, "npz": npz, "hdf5": hdf5, "exr": exr}
