@@ -55,7 +55,7 @@ def read_depth(row: ManifestRow, root: Path) -> Float[np.ndarray, "depth_height 
     if row.depth is None:
         return None
     existing(row.depth, root)
-    depth = decode("DEPTH_CODECS", row.depth.codec, row.depth.within(root))
+    depth: np.ndarray = decode("DEPTH_CODECS", row.depth.codec, row.depth.within(root))
     if row.depth_kind == "distance":
         depth = _z_from_distance(depth, row)
     if row.depth_mask is not None:

@@ -50,7 +50,7 @@ class Span:
     offset: int = 0
     length: int | None = None
 
-    def open(self) -> io.BufferedIOBase:
+    def open(self) -> io.BufferedReader | io.BytesIO:
         """A file that starts at the first byte of the span and ends at its last.
 
         Raises:

@@ -1,5 +1,6 @@
 """Depth as an array of a general container: NumPy, HDF5 (and MATLAB v7.3, which is the same), OpenEXR."""
 
+import importlib
 import io
 import os
 import zipfile
@@ -101,7 +102,7 @@ def _npy(file: Any) -> np.ndarray:
     return stored.reshape(height, width) if len(shape) != 2 else stored
 
 
-def open_hdf5(file: io.BufferedIOBase | Path) -> Any:
+def open_hdf5(file: io.BufferedReader | io.BytesIO | Path) -> Any:
     """An HDF5 file, to be used in a `with`.
 
     Raises:
@@ -109,7 +110,7 @@ def open_hdf5(file: io.BufferedIOBase | Path) -> Any:
         OSError: it is no HDF5 file.
     """
     try:
-        import h5py
+        h5py = importlib.import_module("h5py")
     except ImportError as error:
         raise DataError("Reading HDF5 needs the package h5py: pip install 'distill3d[datasets]'.") from error
     return h5py.File(file, "r")

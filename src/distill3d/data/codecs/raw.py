@@ -39,7 +39,7 @@ def dpt(span: Span, *, far: float = 0.0) -> Depth:
 
 
 def colmap(span: Span) -> Depth:
-    """COLMAP's `.bin` maps: `width&height&channels&` in ASCII, then float32 with x running fastest, channel by channel."""
+    """COLMAP's `.bin` maps: `width&height&channels&` in ASCII, then float32 with x running fastest."""
     with span.open() as file:
         head = file.read(64)
         width, height, channels = map(int, head.split(b"&", 3)[:3])

@@ -45,6 +45,8 @@ class ScanOptions:
     """Frames per second taken from a video."""
     max_frames: int | None = None
     """At most this many frames of each video."""
+    at_least: int = 2
+    """As many are taken of a video too short for `rate`, as far as it has them."""
     sharpest: bool = False
     """Take the sharpest frame near each chosen moment of a video, and none while the camera stands still."""
 
@@ -61,6 +63,11 @@ class DatasetSpec:
     """What it is, for people."""
     role: Literal["own", "training", "evaluation"]
     """The user's own things, or a published set by what it is mostly used for here."""
+    general: int = 0
+    """How little a layout says about itself: where several fit a path, the smallest number is meant. Published sets and
+    files with a format of their own have 0, formats that published sets use as well 1, photos 2, videos 3."""
+    count: Callable[[Sequence[Path]], str] | None = None
+    """What the parts hold, in words ("12 photos of 1 scene"); "3 scenes" if `None`."""
     modes: tuple[Mode, ...] = ("images_only", "full")
     url: str = ""
     """Where to get it."""
@@ -70,12 +77,21 @@ class DatasetSpec:
     sharing: str = ""
     """Whether what is derived from it (depth, caches, weights) may be passed on."""
 
+    def describe(self, parts: Sequence[Path]) -> str:
+        """What parts hold, in words."""
+        return counted(len(parts), "scene") if self.count is None else self.count(parts)
+
     def scan(
         self, root: Path, options: ScanOptions | None = None, *, on_skip: OnSkip = log_skip
     ) -> Iterator[ManifestRow]:
         """Every usable frame at or below `root`, part by part."""
         for part in self.find(root):
             yield from self.read(part, root, options or ScanOptions(), on_skip)
+
+
+def counted(number: int, word: str) -> str:
+    """A number of things, in words: "1 photo", "2 photos"."""
+    return f"{number} {word}" + ("s" if number != 1 else "")
 
 
 def names() -> list[str]:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from distill3d.data.datasets import DatasetSpec, ScanOptions
+from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
 from distill3d.data.refs import Ref, codec
 from distill3d.data.rows import ManifestRow, OnSkip, Skipped, matrix
 from distill3d.data.walk import scene_name, visible_files
@@ -125,7 +125,9 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
             yield row if options.mode == "full" else row.images_only()
 
 
-def _row(scene: Mapping[str, Any], frame: Mapping[str, Any], folder: Path, inside: Path, name: str, index: int) -> ManifestRow:
+def _row(
+    scene: Mapping[str, Any], frame: Mapping[str, Any], folder: Path, inside: Path, name: str, index: int
+) -> ManifestRow:
     image, depth = frame["image"], frame.get("depth")
     for path in (image, depth):
         if path is not None and not (folder / path).is_file():
@@ -216,4 +218,5 @@ DATASET = DatasetSpec(
     read=read,
     title=f"scenes with their truth in a {SCENE_FILE}, as `distill3d render` writes them",
     role="own",
+    count=lambda parts: f"{counted(len(parts), 'scene')} with annotations",
 )

@@ -7,10 +7,11 @@
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from distill3d.data.datasets import DatasetSpec, ScanOptions
+from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
 from distill3d.data.decode import PHOTO_SUFFIXES, photo_size
 from distill3d.data.refs import Ref
 from distill3d.data.rows import ManifestRow, OnSkip, Skipped, natural_key
@@ -65,11 +66,12 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
     seen: dict[tuple[int, bytes], str] = {}
     photos = list_photos(part)
     sizes = [path.stat().st_size if path.is_file() else 0 for path in photos]
+    same_size = Counter(sizes)
     for frame, (path, size) in enumerate(zip(photos, sizes, strict=True)):
         inside = path.relative_to(root).as_posix()
         try:
             height, width = photo_size(path)
-            if sizes.count(size) > 1:
+            if same_size[size] > 1:
                 content = (size, hashlib.blake2b(path.read_bytes(), digest_size=16).digest())
                 if twin := seen.get(content):
                     raise DataError(f"{path} holds the same bytes as {twin}; only the first is listed.")
@@ -102,10 +104,16 @@ def _image_folders(folders: list[Path], root: Path) -> dict[Path, Path]:
     return chosen
 
 
+def _count(parts: Sequence[Path]) -> str:
+    return f"{counted(sum(len(list_photos(part)) for part in parts), 'photo')} of {counted(len(parts), 'scene')}"
+
+
 DATASET = DatasetSpec(
     find=find,
     read=read,
     title="a folder of photos, or a folder of such folders",
     role="own",
+    general=2,
+    count=_count,
     modes=("images_only",),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from distill3d.data.datasets import DatasetSpec, ScanOptions
+from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
 from distill3d.data.refs import Ref
 from distill3d.data.rows import ManifestRow, OnSkip, Skipped
 from distill3d.data.video import VIDEO_SUFFIXES, choose_frames, video_info
@@ -34,7 +34,7 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
     except DataError as error:
         on_skip(Skipped(inside, str(error)))
         return
-    for index in choose_frames(info, rate=options.rate, max_frames=options.max_frames):
+    for index in choose_frames(info, rate=options.rate, max_frames=options.max_frames, at_least=options.at_least):
         yield ManifestRow(
             dataset="video",
             scene=inside,
@@ -51,5 +51,7 @@ DATASET = DatasetSpec(
     read=read,
     title="videos, of which frames are decoded in place",
     role="own",
+    general=3,
+    count=lambda parts: counted(len(parts), "video"),
     modes=("images_only",),
 )
