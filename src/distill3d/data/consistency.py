@@ -91,7 +91,7 @@ def _along_rays(power: int) -> Remedy:
 REMEDIES: dict[str, Remedy] = {
     "the depth is 1000 times too large for the poses: millimetres read as metres": _scaled(1e-3),
     "the depth is 100 times too large for the poses: centimetres read as metres": _scaled(1e-2),
-    "the depth is 1000 times too small for the poses: metres read as millimetres, or poses in millimetres": _scaled(
+    "the depth is 1000 times too small for the poses: poses in millimetres, or depth read as such": _scaled(
         1e3
     ),
     "the poses are camera-from-world and were taken for world-from-camera": _inverse,
@@ -116,7 +116,8 @@ def agreement(pairs: Sequence[tuple[PosedDepth, PosedDepth]]) -> Agreement:
         counts += (known, len(difference), close.sum())
         errors.append(np.abs(difference[close]))
     joined = np.concatenate(errors) if errors else np.zeros(0)
-    return Agreement(*counts.tolist(), float(np.median(joined)) if len(joined) else float("nan"))
+    known, seen, consistent = counts.tolist()
+    return Agreement(known, seen, consistent, float(np.median(joined)) if len(joined) else float("nan"))
 
 
 def diagnose(pairs: Sequence[tuple[PosedDepth, PosedDepth]]) -> tuple[Agreement, str | None]:
