@@ -17,7 +17,6 @@ from distill3d.geometry import lenses
 
 TOLERANCE = 0.05
 """Relative difference in depth up to which two frames agree."""
-_MOST_POINTS = 3000
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,12 +103,12 @@ REMEDIES: dict[str, Remedy] = {
 """The classic mistakes, each with what undoes it."""
 
 
-def agreement(pairs: Sequence[tuple[PosedDepth, PosedDepth]]) -> Agreement:
-    """How the second frame of each pair agrees with the first."""
+def agreement(pairs: Sequence[tuple[PosedDepth, PosedDepth]], points: int = 3000) -> Agreement:
+    """How the second frame of each pair agrees with the first, by at most so many points of each."""
     counts = np.zeros(3, dtype=np.int64)
     errors = []
     for first, second in pairs:
-        known, difference = _differences(first, second)
+        known, difference = _differences(first, second, points)
         close = np.abs(difference) < TOLERANCE
         counts += (known, len(difference), close.sum())
         errors.append(np.abs(difference[close]))
@@ -122,7 +121,8 @@ def diagnose(pairs: Sequence[tuple[PosedDepth, PosedDepth]]) -> tuple[Agreement,
     """How pairs of one scene agree, and the mistake that explains best why they do not; `None` if none does.
 
     A mistake is named where undoing it makes many more points agree, or leaves half as many that disagree, or (half a
-    pixel, distances in a narrow view) makes the same points agree at least twice as well. The latter takes depth as exact as that of rendered scenes or lasers.
+    pixel, distances in a narrow view) makes the same points agree at least twice as well. The latter
+    takes depth as exact as that of rendered scenes or lasers.
     """
     found = agreement(pairs)
     undone = {words: agreement([(remedy(a), remedy(b)) for a, b in pairs]) for words, remedy in REMEDIES.items()}
@@ -144,10 +144,10 @@ def diagnose(pairs: Sequence[tuple[PosedDepth, PosedDepth]]) -> tuple[Agreement,
     return found, None
 
 
-def _differences(first: PosedDepth, second: PosedDepth) -> tuple[int, Float[np.ndarray, " seen"]]:
+def _differences(first: PosedDepth, second: PosedDepth, most: int) -> tuple[int, Float[np.ndarray, " seen"]]:
     """Number of points moved from `first` to `second`, and the relative difference of depth of those seen there."""
     rows, columns = np.nonzero(first.depth > 0)
-    every = max(1, len(rows) // _MOST_POINTS)
+    every = max(1, len(rows) // most)
     pixels = np.stack([columns[::every], rows[::every]], axis=-1).astype(np.float64)
     depth = first.depth[rows[::every], columns[::every]].astype(np.float64)
     points = _rays(first, pixels) * depth[:, None]
