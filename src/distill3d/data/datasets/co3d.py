@@ -159,6 +159,7 @@ DATASET = DatasetSpec(
     read=read,
     title="CO3D v2",
     role="training",
+    count=lambda parts: "1 category" if len(parts) == 1 else f"{len(parts)} categories",
     url="https://github.com/facebookresearch/co3d",
     size="5.5 TB; the subset of single sequences 8.9 GB",
     licence=_LICENCE,

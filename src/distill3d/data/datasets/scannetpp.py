@@ -68,7 +68,7 @@ def _read_film(
     info = video_info(film)
     frames = choose_frames(info, rate=options.rate, max_frames=options.max_frames)
     if truth is not None:
-        frames = sorted(number for number in map(_number, truth.names) if number < info.num_frames)
+        frames = tuple(sorted(number for number in map(_number, truth.names) if number < info.num_frames))
 
     def row(frame: int) -> ManifestRow:
         size = (info.height, info.width)
