@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill3d.data.datasets import DatasetSpec, ScanOptions
+from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
 from distill3d.data.listing import as_matrix, below, each_frame, inside, photo_row, required
 from distill3d.data.refs import Ref
 from distill3d.data.rows import ManifestRow, OnSkip, natural_key
@@ -69,7 +69,7 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
 
 def _splits(root: Path) -> dict[str, str]:
     """Split of each scene that a list in the root names."""
-    found = {}
+    found: dict[str, str] = {}
     for split in ("train", "val"):
         for listed in root.glob(f"Habitat_*_scenes_{split}.txt"):
             try:
@@ -85,6 +85,7 @@ DATASET = DatasetSpec(
     read=read,
     title="Habitat renders",
     role="training",
+    count=lambda parts: counted(len(parts), "folder"),
     url="https://github.com/naver/dust3r/tree/main/datasets_preprocess/habitat (poses; the renders are made by users)",
     size="about 2 TB for a million keys of five views (an estimate)",
     licence=_LICENCE,

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill3d.data.datasets import DatasetSpec, ScanOptions
+from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
 from distill3d.data.decode import photo_size
 from distill3d.data.listing import below, each_frame, inside
 from distill3d.data.refs import Ref
@@ -79,6 +79,7 @@ DATASET = DatasetSpec(
     read=read,
     title="SA-1B",
     role="training",
+    count=lambda parts: counted(len(parts), "shard"),
     modes=("images_only",),
     url="https://ai.meta.com/datasets/segment-anything-downloads/",
     size="11 TB: 1000 shards of 10 GB; 18 of them (180 GB) hold as many photos as Fin3R looks at",
