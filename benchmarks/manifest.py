@@ -4,8 +4,8 @@
 
 Writes a synthetic manifest (with cameras and depth references, no pictures), opens it in fresh processes, draws random
 view groups of eight rows each, and removes it again. Memory is what a process adds by opening the manifest and drawing
-groups, imports apart: `own` is what no other process can share; `resident` counts the pages of the mapped file as well, which all
-processes of a machine share and the system takes back when it needs them.
+groups, imports apart: `own` is what no other process can share; `resident` counts the pages of the mapped file as
+well, which all processes of a machine share and the system takes back when it needs them.
 """
 
 import argparse
