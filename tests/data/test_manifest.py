@@ -82,7 +82,7 @@ def test_unknown_scenes_and_frames_are_named():
     manifest = Manifest.from_rows([photo_row("a", 2), photo_row("a", 4)], ".")
     with pytest.raises(DataError, match="no scene 'x' in the manifest, which has 1: a"):
         manifest.frames("x")
-    with pytest.raises(DataError, match="no frame 3; it has 2 between 2 and 4"):
+    with pytest.raises(DataError, match="no frame 3; it has 2 from 2 to 4"):
         manifest.row("a", 3)
 
 

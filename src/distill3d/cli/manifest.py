@@ -1,4 +1,4 @@
-"""`distill3d manifest build|check|show`: one table of every photo or frame under a path."""
+"""`distill3d manifest build|check|show|undistort`: one table of every photo or frame under a path."""
 
 import dataclasses
 import math
@@ -129,6 +129,24 @@ def show(
     return _describe(loaded, (), f"{page}: open it in any browser", page=str(page))
 
 
+def undistort(manifest: Annotated[Path, tyro.conf.Positional], out: Path, root: Path | None = None) -> Outcome:
+    """Write the pictures and depth of known lenses as those of a pinhole, in annotated scenes with their own manifest.
+
+    Args:
+        manifest: the Parquet file.
+        out: folder of the new scenes; those that it has already are kept.
+        root: where the files of the manifest are now, if they were moved.
+    """
+    from distill3d.data.manifest import build_manifest
+    from distill3d.data.table import load_manifest
+    from distill3d.data.undistort import undistort_manifest
+
+    skipped = undistort_manifest(load_manifest(manifest, root), out)
+    made, _ = build_manifest(out, dataset="annotated")
+    path = made.save(out / "manifest.parquet")
+    return _describe(made, skipped, f"written to {path}")
+
+
 def _number(value: float) -> float | None:
     """JSON knows no NaN."""
     return None if math.isnan(value) else value
@@ -146,4 +164,6 @@ def _describe(manifest: Any, skipped: Sequence[Any], ending: str, **more: Any) -
 
 def main(arguments: Sequence[str]) -> Outcome:
     """Run the verb."""
-    return parse_subcommand({"build": build, "check": check, "show": show}, "manifest", arguments)
+    return parse_subcommand(
+        {"build": build, "check": check, "show": show, "undistort": undistort}, "manifest", arguments
+    )
