@@ -1,15 +1,12 @@
-"""`distill3d cache build|check|show`: what a teacher says about view groups, kept on disk."""
+"""`distill3d cache build`: what a teacher says about view groups, kept on disk."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
-
-from distill3d.cli.outcome import Outcome, parse_subcommand
+from distill3d.cli.cache.words import told
+from distill3d.cli.outcome import Outcome
 from distill3d.data.fit import ImageFit
-from distill3d.errors import CacheError, ConfigError
+from distill3d.errors import ConfigError
 
 DEFAULT_FIT = ImageFit()
 Policy = Literal["nearby", "contiguous", "strided", "random"]
@@ -85,7 +82,7 @@ def build(
         seed=seed,
     )
     summary = done.summary()
-    return Outcome(summary, _lines({**summary, "failures": [f"{key}: {why}" for key, why in done.failures[:5]]}))
+    return Outcome(summary, told({**summary, "failures": [f"{key}: {why}" for key, why in done.failures[:5]]}))
 
 
 def choose_groups(
@@ -116,40 +113,3 @@ def choose_groups(
     if policy == "nearby":
         return sampling.nearby(manifest, views, count=count or 200, seed=seed, split=split, reach=reach)
     raise ConfigError(f"There is no policy {policy!r}. The policies are: nearby, contiguous, strided, random.")
-
-
-def check(cache: Annotated[Path, tyro.conf.Positional]) -> Outcome:
-    """Compare every blob of a cache with its checksum.
-
-    Args:
-        cache: folder of the cache.
-    """
-    from distill3d.cache import CacheReader
-
-    reader = CacheReader(cache)
-    damage = reader.verify()
-    if damage:
-        listed = "\n".join(f"  {entry}" for entry in damage[:10])
-        raise CacheError(f"{cache}: {len(damage)} blobs are damaged. Delete the cache and build it again.\n{listed}")
-    return Outcome({**reader.describe(), "damaged": 0}, f"{cache}: {len(reader)} samples, none damaged")
-
-
-def show(cache: Annotated[Path, tyro.conf.Positional]) -> Outcome:
-    """Say what a cache holds, who made it and under which licence.
-
-    Args:
-        cache: folder of the cache.
-    """
-    from distill3d.cache import CacheReader
-
-    reader = CacheReader(cache)
-    return Outcome({**reader.describe(), "header": asdict(reader.header)}, _lines(reader.describe()))
-
-
-def _lines(summary: dict[str, Any]) -> str:
-    return "\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in summary.items() if value != [])
-
-
-def main(arguments: Sequence[str]) -> Outcome:
-    """Run the verb."""
-    return parse_subcommand({"build": build, "check": check, "show": show}, "cache", arguments)
