@@ -1,12 +1,18 @@
 """`distill3d cache build`: what a teacher says about view groups, kept on disk."""
 
+import inspect
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from distill3d.cli.cache.words import told
 from distill3d.cli.outcome import Outcome
 from distill3d.data.fit import ImageFit
 from distill3d.errors import ConfigError
+
+if TYPE_CHECKING:
+    from distill3d.teachers import Teacher
+    from distill3d.teachers.run import Estimate
 
 DEFAULT_FIT = ImageFit()
 Policy = Literal["nearby", "contiguous", "strided", "random"]
@@ -29,11 +35,21 @@ def build(
     fit: ImageFit = DEFAULT_FIT,
     mask_percentile: float | None = None,
     mask_threshold: float | None = None,
+    codec: str = "exact",
+    bound: float | None = None,
     batch: int = 1,
     device: str = "cpu",
+    threads: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
+    ray_workers: int | None = None,
+    ray_cpus: float = 1.0,
+    dry_run: bool = False,
     resume: bool = False,
 ) -> Outcome:
     """Show view groups of a manifest to a teacher once, and keep its pointmaps and confidences.
+
+    The first few groups tell how long all will take and how large the cache becomes; --dry-run ends there.
 
     Args:
         manifest: Parquet file of `distill3d manifest build`.
@@ -52,37 +68,75 @@ def build(
         fit: size of the photos the teacher sees and the cache keeps.
         mask_percentile: leave out this share (percent) of the least confident pixels.
         mask_threshold: leave out pixels of a confidence below this (above 1).
+        codec: how labels are stored.
+        bound: greatest relative error of a stored point, for codecs that have one.
         batch: groups of one size that pass through the teacher at once.
-        device: where the teacher computes.
+        device: where the teacher computes; with ray every worker has one GPU of its own unless this is cpu.
+        threads: that decode photos, and as many that encode labels; one for each core.
+        engine: this machine, or the machines of a Ray cluster (needs the extra: pip install 'distill3d[ray]').
+        ray_address: of the cluster, "auto" for the one that runs on this machine; None starts one for this run.
+        ray_workers: how many; as many as the machines can hold, also those that join later, if None.
+        ray_cpus: CPU cores of each worker.
+        dry_run: only measure and estimate; nothing is written.
         resume: go on with a cache that was begun with the same settings.
     """
-    from distill3d import teachers
     from distill3d.data.groups import manifest_canvas
     from distill3d.data.table import load_manifest
     from distill3d.teachers.mask import ConfidenceMask
-    from distill3d.teachers.run import run_teacher
+    from distill3d.teachers.run import estimate_run, pipelined, run_teacher
 
     table = load_manifest(manifest)
     chosen = choose_groups(table, policy, views=views, count=groups, stride=stride, reach=reach, split=split, seed=seed)
-    options: dict[str, Any] = {"weights": weights, "variant": variant, "noise": noise}
-    if teacher.replace("_", "-") != "ground-truth":
-        options["device"] = device
-    made = teachers.load(teacher, seed=seed, **{name: value for name, value in options.items() if value is not None})
-    done = run_teacher(
-        made,
-        table,
-        chosen,
-        out,
-        fit=fit,
-        resume=resume,
-        batch_size=batch,
-        canvas=manifest_canvas(table, fit, split),
-        mask=ConfidenceMask(percentile=mask_percentile, threshold=mask_threshold),
-        settings={"policy": policy, "views": views, "stride": stride, "reach": reach, "split": split},
-        seed=seed,
-    )
+    options: dict[str, Any] = {"seed": seed, "weights": weights, "variant": variant, "noise": noise}
+    options = {name: value for name, value in options.items() if value is not None}
+    make = partial(_make_teacher, teacher, options)
+    how: dict[str, Any] = {
+        "fit": fit,
+        "codec": codec,
+        "codec_settings": {} if bound is None else {"bound": bound},
+        "batch_size": batch,
+        "canvas": manifest_canvas(table, fit, split),
+        "mask": ConfidenceMask(percentile=mask_percentile, threshold=mask_threshold),
+        "engine": partial(pipelined, threads=threads),
+    }
+    if engine == "ray":
+        from distill3d.teachers.run.ray import RayEngine
+
+        gpus = 0.0 if device == "cpu" else 1.0
+        how["engine"] = RayEngine(
+            build=partial(make, device), address=ray_address, workers=ray_workers, gpus=gpus, cpus=ray_cpus
+        )
+        device = "cpu"  # of the teacher here, which only says what it is
+    made = make(device)
+    if dry_run:
+        existing = _existing(out) if resume else frozenset[str]()
+        return _foretell(estimate_run(made, table, chosen, existing=existing, **how), out)
+    settings = {"policy": policy, "views": views, "stride": stride, "reach": reach, "split": split}
+    done = run_teacher(made, table, chosen, out, resume=resume, settings=settings, seed=seed, **how)
     summary = done.summary()
     return Outcome(summary, told({**summary, "failures": [f"{key}: {why}" for key, why in done.failures[:5]]}))
+
+
+def _make_teacher(name: str, options: dict[str, Any], device: str) -> "Teacher":
+    """The teacher, on the device if it is of the kind that has one."""
+    from distill3d import teachers
+
+    has_device = "device" in inspect.signature(teachers.get(name).build).parameters
+    return teachers.load(name, **options, **({"device": device} if has_device else {}))
+
+
+def _existing(out: Path) -> frozenset[str]:
+    from distill3d.cache import CacheReader
+
+    return frozenset(CacheReader(out).keys()) if (out / "cache.json").exists() else frozenset()
+
+
+def _foretell(estimate: "Estimate", out: Path) -> Outcome:
+    from distill3d.teachers.run.job import warn_of_space
+
+    free = warn_of_space(out, estimate.num_bytes)
+    data = {**estimate.summary(), "dry_run": True, "free_gigabytes": round(free / 1e9, 4)}
+    return Outcome(data, f"{estimate.words()}\n{free / 1e9:.3g} GB are free. Nothing was written.")
 
 
 def choose_groups(

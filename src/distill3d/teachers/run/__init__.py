@@ -7,3 +7,4 @@ from distill3d.teachers.run.estimate import Estimate as Estimate
 from distill3d.teachers.run.job import TeacherRun as TeacherRun
 from distill3d.teachers.run.job import estimate_run as estimate_run
 from distill3d.teachers.run.job import run_teacher as run_teacher
+from distill3d.teachers.run.pipeline import pipelined as pipelined

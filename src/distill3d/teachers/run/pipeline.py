@@ -30,13 +30,17 @@ class Pipeline:
 
     def __init__(self, maker: LabelMaker, threads: int | None = None) -> None:
         threads = threads or default_threads()
-        self.capacity = 2 * threads + 1
-        """Batches under way that keep every thread busy."""
+        self.capacity = self.capacity_of(threads)
         self._maker = maker
         decoders = 1 if maker.has_videos else threads
         self._load = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
         self._ask = ThreadPoolExecutor(1, thread_name_prefix="teacher")
         self._pack = ThreadPoolExecutor(threads, thread_name_prefix="encode")
+
+    @staticmethod
+    def capacity_of(threads: int) -> int:
+        """Batches under way that keep every thread busy."""
+        return 2 * threads + 1
 
     def submit(self, batch: Batch) -> Future[list[Made]]:
         """Send a batch on its way."""
