@@ -105,7 +105,7 @@ def run_teacher(
     """
     groups = _checked(groups, batch_size)
     mask = mask or ConfidenceMask()
-    licences = sorted(set(manifest.table["licence"].to_pylist()) - {""})
+    licences = manifest.summary()["licences"]
     header = CacheHeader(
         teacher=teacher.name,
         weights_hash=teacher.weights_hash,

@@ -80,7 +80,7 @@ class LabelMaker:
 
     def __init__(self, teacher: Teacher, manifest: Manifest, recipe: Recipe) -> None:
         self.teacher, self.manifest, self.recipe = teacher, manifest, recipe
-        self.has_videos = manifest.table["video_frame"].null_count < len(manifest)
+        self.has_videos = "image_store" in manifest.table.column_names
         """Then `load` belongs to one thread as well, and likes the order of the groups."""
         self._videos = VideoPool()
 
