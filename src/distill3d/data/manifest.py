@@ -211,13 +211,14 @@ def _unchanged(previous: Manifest, stamps: dict[str, str]) -> dict[str, pa.Table
 
 
 def _without_twins(tables: Sequence[pa.Table]) -> tuple[list[pa.Table], list[Skipped]]:
-    """Leave out frames whose picture an earlier one has already: the same bytes of the same file."""
-    seen: set[tuple[str, int | None]] = set()
+    """Leave out frames whose picture an earlier one has already: the same bytes of the same file, read likewise."""
+    seen: set[tuple[str, str, int | None]] = set()
     kept, skipped = [], []
     for table in tables:
         offsets = table["image_offset"].to_pylist() if "image_offset" in table.column_names else [None] * len(table)
+        names, codecs = table["image"].to_pylist(), table["image_codec"].to_pylist()
         fresh = np.ones(len(table), dtype=bool)
-        for place, picture in enumerate(zip(table["image"].to_pylist(), offsets, strict=True)):
+        for place, picture in enumerate(zip(names, codecs, offsets, strict=True)):
             if picture in seen:
                 fresh[place] = False
                 skipped.append(Skipped(picture[0], f"{picture[0]} is listed twice; only the first is kept."))

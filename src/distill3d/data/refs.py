@@ -7,7 +7,7 @@ array of it (see `data.codecs`). Manifests store refs; media stay where they are
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 from urllib.parse import parse_qsl, urlencode
 
 from distill3d.errors import DataError
@@ -50,7 +50,7 @@ class Span:
     offset: int = 0
     length: int | None = None
 
-    def open(self) -> BinaryIO:
+    def open(self) -> io.BufferedReader | io.BytesIO:
         """A file that starts at the first byte of the span and ends at its last.
 
         Raises:

@@ -21,7 +21,7 @@ from distill3d.errors import DataError
 
 Family = Literal["IMAGE_CODECS", "DEPTH_CODECS", "MASK_CODECS"]
 
-_MODULES = ("images", "png", "containers", "raw", "masks")
+_MODULES = ("images", "png", "containers", "raw", "masks", "special")
 MAX_PIXELS = 200_000_000
 """A header that promises more is taken for damage."""
 

@@ -1,14 +1,16 @@
 """Depth as an array of a general container: NumPy, HDF5 (and MATLAB v7.3, which is the same), OpenEXR."""
 
 import importlib
+import io
 import os
 import zipfile
-from typing import Any, BinaryIO, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from distill3d.data.codecs import checked_size, known_depth
+from distill3d.data.codecs import MAX_PIXELS, checked_size, known_depth
 from distill3d.data.refs import Span
 from distill3d.errors import DataError
 
@@ -59,11 +61,10 @@ def read_hdf5(span: Span, key: str, index: int | None = None) -> np.ndarray:
         DataError: h5py is not installed.
         KeyError: there is no such data set.
     """
-    h5py = _import_h5py()
-    with span.open() as file, h5py.File(file, "r") as archive:
+    with span.open() as file, open_hdf5(file) as archive:
         found = archive[key]
         shape = found.shape if index is None else found.shape[1:]
-        if not 2 <= len(shape) <= 3 or np.prod(shape) > 4 * checked_size(*shape[-2:])[0] * shape[-1]:
+        if not 2 <= len(shape) <= 3 or np.prod(shape) > 4 * MAX_PIXELS:
             raise ValueError(f"{key} has shape {found.shape}, expected a picture or a map")
         return np.asarray(found[...] if index is None else found[index])
 
@@ -85,7 +86,7 @@ def exr(span: Span, *, scale: float = 1.0) -> Depth:
     return known_depth(stored if stored.ndim == 2 else stored[..., -1], scale)
 
 
-def _npy(file: BinaryIO | Any) -> np.ndarray:
+def _npy(file: Any) -> np.ndarray:
     version = np.lib.format.read_magic(file)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
     shape, fortran, dtype = read_header(file)
@@ -101,11 +102,18 @@ def _npy(file: BinaryIO | Any) -> np.ndarray:
     return stored.reshape(height, width) if len(shape) != 2 else stored
 
 
-def _import_h5py() -> Any:
+def open_hdf5(file: io.BufferedReader | io.BytesIO | Path) -> Any:
+    """An HDF5 file, to be used in a `with`.
+
+    Raises:
+        DataError: h5py is not installed.
+        OSError: it is no HDF5 file.
+    """
     try:
-        return importlib.import_module("h5py")
+        h5py = importlib.import_module("h5py")
     except ImportError as error:
         raise DataError("Reading HDF5 needs the package h5py: pip install 'distill3d[datasets]'.") from error
+    return h5py.File(file, "r")
 
 
 DEPTH_CODECS = {"npy": npy, "npz": npz, "hdf5": hdf5, "exr": exr}
