@@ -25,6 +25,8 @@ def build(
     weights: str | None = None,
     variant: str | None = None,
     noise: float | None = None,
+    project: Path | None = None,
+    work: Path | None = None,
     policy: Policy = "contiguous",
     views: int = 8,
     groups: int | None = None,
@@ -54,10 +56,13 @@ def build(
     Args:
         manifest: Parquet file of `distill3d manifest build`.
         out: folder of the cache.
-        teacher: ground-truth, place, a model of `distill3d models list`, a weights file or a run folder.
+        teacher: ground-truth, colmap, place, a model of `distill3d models list`, a weights file or a run folder.
         weights: weights of the teacher, where it is a model.
         variant: its configuration, for official weights.
         noise: error of the ground-truth teacher: 0 exact, 1 as a decent network, 2 twice that.
+        project: for colmap: folder of COLMAP models of these photos. The manifest's own if it was made from such a
+            project; else models are made from the photos (needs the extra: pip install 'distill3d[colmap]').
+        work: for colmap: where models that are made are kept, for the next run and for other programs.
         policy: how views are grouped. nearby needs camera poses.
         views: views in a group.
         groups: how many groups; all there are for contiguous and strided, 200 for the others.
@@ -87,7 +92,10 @@ def build(
 
     table = load_manifest(manifest)
     chosen = choose_groups(table, policy, views=views, count=groups, stride=stride, reach=reach, split=split, seed=seed)
+    if teacher == "colmap" and project is None and table.summary()["datasets"] == ["colmap"]:
+        project = table.root
     options: dict[str, Any] = {"seed": seed, "weights": weights, "variant": variant, "noise": noise}
+    options |= {"project": project, "work": None if dry_run else work}
     options = {name: value for name, value in options.items() if value is not None}
     make = partial(_make_teacher, teacher, options)
     how: dict[str, Any] = {

@@ -5,6 +5,7 @@ The three steps are apart so that `pipeline` can overlap them; `LabelMaker.make`
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from distill3d.data.sampling import ViewGroup
 from distill3d.data.table import Manifest
 from distill3d.data.video import VideoPool
 from distill3d.errors import ConfigError, DataError
-from distill3d.teachers import Teacher
+from distill3d.teachers import SceneTeacher, Teacher
 from distill3d.teachers.mask import ConfidenceMask, usable_pixels
 from distill3d.types import Prediction, Views, collate, map_tensors
 
@@ -111,21 +112,13 @@ class LabelMaker:
         """
         labels: list[tuple[ViewGroup, Views, Prediction]] = []
         failed = list(loaded.failed)
-        for members in _alike(loaded.views):
-            together = collate([views for _, views in members])
+        for members in _alike(loaded.views, one_by_one=isinstance(self.teacher, SceneTeacher)):
             try:
-                found = self.teacher.predict(together)
+                found = self._predict(members)
             except DataError as error:
                 # What these views lack (depth, poses), they all lack.
                 failed += [Made(group, None, str(error)) for group, _ in members]
                 continue
-            except torch.OutOfMemoryError as error:
-                shape = "x".join(map(str, together.images.shape))
-                raise ConfigError(
-                    f"{self.teacher.name} needs more memory than the device has for images of {shape}. Use a smaller "
-                    "--batch, fewer --views or a smaller --fit.long-side."
-                ) from error
-            found = map_tensors(found, lambda tensor: tensor.cpu())
             labels += [(group, views, _row(found, row)) for row, (group, views) in enumerate(members)]
         return Labelled(loaded.batch, tuple(labels), tuple(failed))
 
@@ -140,6 +133,20 @@ class LabelMaker:
     def close(self) -> None:
         """Close the videos."""
         self._videos.close()
+
+    def _predict(self, members: Sequence[tuple[ViewGroup, Views]]) -> Prediction:
+        if isinstance(self.teacher, SceneTeacher):
+            ((group, views),) = members
+            return self.teacher.predict_group(views, self.manifest, group, self.recipe.fit)
+        together = collate([views for _, views in members])
+        try:
+            return map_tensors(self.teacher.predict(together), lambda tensor: tensor.cpu())
+        except torch.OutOfMemoryError as error:
+            shape = "x".join(map(str, together.images.shape))
+            raise ConfigError(
+                f"{self.teacher.name} needs more memory than the device has for images of {shape}. Use a smaller "
+                "--batch, fewer --views or a smaller --fit.long-side."
+            ) from error
 
     def _pack(self, group: ViewGroup, views: Views, prediction: Prediction) -> Made:
         prediction = self.recipe.mask.apply(views, prediction)
@@ -188,11 +195,12 @@ def _canvas(manifest: Manifest, group: ViewGroup, fit: ImageFit) -> Size:
     return canvas_size([(row.height, row.width) for row in rows], fit)
 
 
-def _alike(loaded: Sequence[tuple[ViewGroup, Views]]) -> Iterator[list[tuple[ViewGroup, Views]]]:
-    """Groups of which the same things are known."""
-    alike: dict[tuple[bool, ...], list[tuple[ViewGroup, Views]]] = {}
+def _alike(loaded: Sequence[tuple[ViewGroup, Views]], *, one_by_one: bool) -> Iterator[list[tuple[ViewGroup, Views]]]:
+    """Groups of which the same things are known, so that they fit into one batch; or every group alone."""
+    alike: dict[Any, list[tuple[ViewGroup, Views]]] = {}
     for group, views in loaded:
-        alike.setdefault(tuple(value is not None for value in vars(views).values()), []).append((group, views))
+        kind = group if one_by_one else tuple(value is not None for value in vars(views).values())
+        alike.setdefault(kind, []).append((group, views))
     yield from alike.values()
 
 
