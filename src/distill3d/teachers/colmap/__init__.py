@@ -73,7 +73,7 @@ class Colmap:
         self._sfm = None if project is not None else sfm.SfmSettings(long_side=long_side, seed=seed)
         self._work = None if work is None else Path(work)
         self._min_track, self._max_error_px = min_track, max_error_px
-        self._kept: OrderedDict[str, SceneModel] = OrderedDict()
+        self._kept: OrderedDict[str, SceneModel | DataError] = OrderedDict()
         self.weights_hash = None if self._project is None else self._project.digest()
         if self._sfm is not None:
             sfm.import_pycolmap()
@@ -134,14 +134,21 @@ class Colmap:
         )
 
     def _scene(self, manifest: Manifest, scene: str) -> SceneModel:
+        """The model of a scene, found or made once; a scene that has none is not tried again for every group."""
         if scene not in self._kept:
-            self._kept[scene] = (
-                self._make(manifest, scene) if self._project is None else self._project.find(manifest, scene)
-            )
+            try:
+                made = self._make(manifest, scene) if self._project is None else self._project.find(manifest, scene)
+            except DataError as error:
+                self._kept[scene] = error
+            else:
+                self._kept[scene] = made
         self._kept.move_to_end(scene)
         while len(self._kept) > KEPT_MODELS:
             self._kept.popitem(last=False)
-        return self._kept[scene]
+        found = self._kept[scene]
+        if isinstance(found, DataError):
+            raise DataError(str(found))
+        return found
 
     def _make(self, manifest: Manifest, scene: str) -> SceneModel:
         assert self._sfm is not None

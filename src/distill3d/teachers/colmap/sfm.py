@@ -146,4 +146,6 @@ def _reconstruct(pycolmap: Any, folder: Path, rows: Sequence[ManifestRow], seed:
     options.num_threads, options.random_seed = 1, seed
     options.min_model_size = LEAST_IMAGES
     models = pycolmap.incremental_mapping(database, images, folder / "models", options=options).values()
-    return max(models, key=lambda model: (model.num_reg_images(), model.num_points3D()), default=None)
+    # What COLMAP keeps as the first model may be smaller than `min_model_size` all the same.
+    large = [model for model in models if model.num_reg_images() >= LEAST_IMAGES]
+    return max(large, key=lambda model: (model.num_reg_images(), model.num_points3D()), default=None)
