@@ -1,5 +1,7 @@
 """`distill3d manifest build|check|show`: one table of every photo or frame under a path."""
 
+import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,31 +64,74 @@ def build(
     return _describe(built.manifest, built.skipped, ending, parts=parts)
 
 
-def check(manifest: Annotated[Path, tyro.conf.Positional], root: Path | None = None) -> Outcome:
-    """Decode every file that a manifest names, and list those that fail.
+def check(
+    manifest: Annotated[Path, tyro.conf.Positional],
+    root: Path | None = None,
+    frames: int = 1000,
+    scenes: int = 50,
+    all: bool = False,
+    html: Path | None = None,
+) -> Outcome:
+    """Decode a sample of the files, and compare depth between neighbouring views: wrong units, axes and poses show.
 
     Args:
         manifest: the Parquet file.
         root: where its files are now, if they were moved.
+        frames: decode the files of so many frames.
+        scenes: compare the depth of so many scenes.
+        all: every frame and every scene.
+        html: write what was found as a contact sheet, suspicious scenes first.
     """
+    from distill3d.data.check import check_manifest
     from distill3d.data.table import load_manifest
-    from distill3d.data.verify import verify_files
+    from distill3d.viewer.contact_sheet import write_contact_sheet
 
     loaded = load_manifest(manifest, root)
-    bad = verify_files(loaded)
-    return _describe(loaded, bad, "every file can be read" if not bad else f"{len(bad)} files cannot be read")
+    found = check_manifest(loaded, frames=None if all else frames, scenes=None if all else scenes)
+    suspicious = [scene for scene in found.scenes if not scene.is_good]
+    lines = [scene.describe() for scene in [*suspicious, *(scene for scene in found.scenes if scene.is_good)][:_SHOWN]]
+    if len(found.scenes) > _SHOWN:
+        lines.append(f"... and {len(found.scenes) - _SHOWN} more scenes (--json lists all)")
+    readable = "every file" if not found.broken else f"{len(found.broken)} files cannot be read; every other file"
+    lines.append(f"{readable} of {found.frames} frames can be read")
+    if found.scenes:
+        lines.append(f"{len(found.scenes)} scenes compared, {len(suspicious)} suspicious")
+    if html is not None:
+        lines.append(f"written to {write_contact_sheet(html, loaded, title=manifest.name, checks=found.scenes)}")
+    compared = [
+        {**dataclasses.asdict(scene), "share": _number(scene.share), "error": _number(scene.error)}
+        for scene in found.scenes
+    ]
+    return _describe(loaded, found.broken, "\n".join(lines), scenes_compared=compared, frames_read=found.frames)
 
 
-def show(manifest: Annotated[Path, tyro.conf.Positional], root: Path | None = None) -> Outcome:
-    """Say what a manifest holds.
+def show(
+    manifest: Annotated[Path, tyro.conf.Positional],
+    root: Path | None = None,
+    html: Path | None = None,
+    scenes: int = 40,
+) -> Outcome:
+    """Say what a manifest holds; with --html as a page with pictures, depth and cameras.
 
     Args:
         manifest: the Parquet file.
         root: where its files are now, if they were moved.
+        html: the page to write; it needs no network and no other file.
+        scenes: at most so many on the page.
     """
     from distill3d.data.table import load_manifest
+    from distill3d.viewer.contact_sheet import write_contact_sheet
 
-    return _describe(load_manifest(manifest, root), (), str(manifest))
+    loaded = load_manifest(manifest, root)
+    if html is None:
+        return _describe(loaded, (), f"{manifest} (--html PAGE shows it)")
+    page = write_contact_sheet(html, loaded, title=manifest.name, scenes=scenes)
+    return _describe(loaded, (), f"{page}: open it in any browser", page=str(page))
+
+
+def _number(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return None if math.isnan(value) else value
 
 
 def _describe(manifest: Any, skipped: Sequence[Any], ending: str, **more: Any) -> Outcome:
