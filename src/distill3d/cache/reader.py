@@ -15,9 +15,10 @@ from torch import Tensor
 
 from distill3d.cache import format as layout
 from distill3d.cache.blob import Array
-from distill3d.cache.codec import ROTATION, SCALE, TRANSLATION, get_codec
+from distill3d.cache.codec import get_codec
 from distill3d.cache.index import SampleEntry, read_committed
 from distill3d.cache.record import image_from_png, join_sample
+from distill3d.cache.similarity import ROTATION, SCALE, TRANSLATION
 from distill3d.errors import CacheError
 from distill3d.geometry.align import Similarity
 from distill3d.types import Prediction, Views

@@ -21,6 +21,9 @@ from distill3d.types import Prediction, Views
 PREDICTION_FIELDS = tuple(item.name for item in dataclasses.fields(Prediction))
 VIEW_FIELDS = ("intrinsics", "world_from_camera", "valid", "is_metric")
 """Fields of `Views` that stand beside the labels; the image has a blob of its own."""
+LOCAL, WORLD, DEPTH = "prediction.pointmap_camera", "prediction.pointmap_world", "prediction.depth"
+KEPT_WHOLE = ("intrinsics", "world_from_camera", "metric_scale")
+"""Fields whose few numbers are kept as they came."""
 PER_SAMPLE = ("metric_scale", "is_metric")
 """Fields that belong to the whole sample; `metric_scale` may also have a value for each view."""
 

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any
 
 from distill3d.cache import format as layout
-from distill3d.cache.codec import Codec, Encoded, get_codec
+from distill3d.cache.blob import Encoded
+from distill3d.cache.codec import Codec, get_codec
 from distill3d.cache.commit import CommitLog, write_all
 from distill3d.cache.format import CacheHeader
 from distill3d.cache.index import SampleEntry, read_committed
