@@ -11,18 +11,10 @@ from distill3d.cache import scalars
 from distill3d.cache.blob import Array, Blob, Encoded, pack_blob, unpack_blob
 from distill3d.cache.escapes import pack_escapes, put_escapes
 from distill3d.cache.exact import to_half
-from distill3d.cache.pointmap import (
-    Quantised,
-    RayGrid,
-    beyond_bound,
-    dequantise_points,
-    name_planes,
-    quantise_points,
-    take_planes,
-)
+from distill3d.cache.pointmap import PointPlanes, beyond_bound, dequantise_points, quantise_points
 from distill3d.cache.record import DEPTH, KEPT_WHOLE, LOCAL, WORLD
 from distill3d.cache.repeats import drop_repeats, restore_repeats
-from distill3d.cache.similarity import ROTATION, SCALE, TRANSLATION, fit_similarity, move_points
+from distill3d.cache.similarity import ROTATION, SCALE, TRANSLATION, finite_points, fit_similarity, move_points
 from distill3d.errors import CacheError
 
 FRAME = "similarity."
@@ -35,8 +27,9 @@ FEW_ESCAPED = 0.01
 class _Local:
     """The local map, as other maps of the view may build on it."""
 
-    map: Quantised
-    """Its decoded points are those that a reader finds, escaped ones included."""
+    coded: PointPlanes
+    points: Array
+    """Those that a reader finds."""
     escaped: Array
 
 
@@ -74,7 +67,7 @@ class CompactCodec:
 
     def encode(self, arrays: Mapping[str, Array]) -> Encoded:
         """A blob of one view."""
-        kept, notes = drop_repeats({name: _single(array) for name, array in arrays.items()})
+        kept, notes = drop_repeats({name: _single(name, array) for name, array in arrays.items()})
         local = _quantise_local(kept, self.bound)
         stored: dict[str, Array] = {}
         maps: dict[str, dict[str, Any]] = {}
@@ -93,7 +86,7 @@ class CompactCodec:
         found = {name: array for name, array in blob.arrays.items() if not _stands_for_a_map(name, maps)}
         try:
             for name in sorted(maps, key=lambda name: name == WORLD):  # the world map may need the local one
-                found[name] = _unpack(name, maps[name], blob.arrays, found)
+                found[name] = _unpack(name, maps, blob.arrays, found)
             restore_repeats(found, blob.notes)
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise CacheError(f"a view's labels do not fit together ({error!r}); the shard is damaged") from error
@@ -107,8 +100,8 @@ class CompactCodec:
         if array.dtype == bool or field in KEPT_WHOLE:
             return {name: array}, {}
         if name == LOCAL and local is not None:
-            planes = name_planes(LOCAL, local.map.planes)
-            return {**planes, **pack_escapes(LOCAL, local.escaped, array)}, {"kind": "points", **local.map.grid.plain()}
+            note = {"kind": "points", **local.coded.note()}
+            return {**local.coded.name(LOCAL), **pack_escapes(LOCAL, local.escaped, array)}, note
         if name == WORLD and (found := self._pack_world(array, kept, local)) is not None:
             return found
         if name == DEPTH:
@@ -125,26 +118,23 @@ class CompactCodec:
         """As a similarity of the local map, or in whole numbers in the frame of its camera; else `None`."""
         frame = fit_similarity(kept[LOCAL], world) if LOCAL in kept else None
         if frame is not None and local is not None:
-            moved = _to_world(frame, local.map.decoded)
+            moved = _to_world(frame, local.points)
             escaped = beyond_bound(moved, world, self.bound, frame[TRANSLATION])
-            if escaped.sum() <= FEW_ESCAPED * escaped.size:
+            if (escaped & finite_points(world)).sum() <= FEW_ESCAPED * escaped.size:
                 return {**frame, **pack_escapes(WORLD, escaped, world)}, {"kind": "similarity"}
         if frame is None and POSE in kept:
             pose = kept[POSE].astype(np.float64)
             frame = {SCALE: np.ones(()), ROTATION: pose[:3, :3], TRANSLATION: pose[:3, 3]}
         if frame is None:
             return None
-        found = quantise_points(_to_camera(frame, world), self.bound, None if local is None else local.map.grid)
-        if found is None:
+        base = None if local is None else local.coded
+        coded = quantise_points(_to_camera(frame, world), self.bound, base)
+        if coded is None:
             return None
-        escaped = beyond_bound(_to_world(frame, found.decoded), world, self.bound, frame[TRANSLATION])
+        escaped = beyond_bound(_to_world(frame, dequantise_points(coded, base)), world, self.bound, frame[TRANSLATION])
         place = {name.removeprefix(FRAME): part.tolist() for name, part in frame.items()}
-        note = {"kind": "points", "frame": place, **found.grid.plain()}
-        planes = found.planes
-        if local is not None:
-            note["relative_to"] = LOCAL
-            planes = tuple(own - other for own, other in zip(planes, local.map.planes, strict=True))
-        return {**name_planes(WORLD, planes), **pack_escapes(WORLD, escaped, world)}, note
+        note = {"kind": "points", "frame": place, **coded.note(), **({} if base is None else {"relative_to": LOCAL})}
+        return {**coded.name(WORLD), **pack_escapes(WORLD, escaped, world)}, note
 
     def _whole(self, array: Array) -> Array:
         """float16 where that keeps the bound, else float32."""
@@ -154,33 +144,35 @@ class CompactCodec:
         return half
 
 
-def _single(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype == np.float64 and array.ndim > 1 and array.shape != (4, 4) else array
+def _single(name: str, array: Array) -> Array:
+    """Maps are float32 whatever they came as."""
+    kept = array.dtype != np.float64 or name.split(".", 1)[1] in KEPT_WHOLE
+    return array if kept else array.astype(np.float32)
 
 
 def _quantise_local(kept: Mapping[str, Array], bound: float) -> _Local | None:
-    found = quantise_points(kept[LOCAL], bound) if LOCAL in kept else None
-    if found is None:
+    coded = quantise_points(kept[LOCAL], bound) if LOCAL in kept else None
+    if coded is None:
         return None
-    escaped = beyond_bound(found.decoded, kept[LOCAL], bound)
-    found.decoded[escaped] = kept[LOCAL][escaped]
-    return _Local(map=found, escaped=escaped)
+    points = dequantise_points(coded)
+    escaped = beyond_bound(points, kept[LOCAL], bound)
+    points[escaped] = kept[LOCAL][escaped]
+    return _Local(coded=coded, points=points, escaped=escaped)
 
 
 def _stands_for_a_map(name: str, maps: Mapping[str, Any]) -> bool:
     return name.rsplit(".", 1)[0] in maps
 
 
-def _unpack(name: str, note: Mapping[str, Any], arrays: Mapping[str, Array], found: Mapping[str, Array]) -> Array:
+def _unpack(name: str, maps: Mapping[str, Any], arrays: Mapping[str, Array], found: Mapping[str, Array]) -> Array:
+    note = maps[name]
     kind = note["kind"]
     if kind == "similarity":
         points = _to_world(arrays, found[LOCAL])
     elif kind == "points":
-        planes = take_planes(name, arrays)
-        if "relative_to" in note:
-            others = take_planes(note["relative_to"], arrays)
-            planes = tuple(own + other for own, other in zip(planes, others, strict=True))
-        points = dequantise_points(planes, RayGrid.read(note))
+        other = note.get("relative_to")
+        base = None if other is None else PointPlanes.read(other, arrays, maps[other])
+        points = dequantise_points(PointPlanes.read(name, arrays, note), base)
         if "frame" in note:
             frame = {FRAME + part: np.asarray(value) for part, value in note["frame"].items()}
             points = _to_world(frame, points)
@@ -198,5 +190,6 @@ def _to_world(frame: Mapping[str, Array], points: Array) -> Array:
 
 def _to_camera(frame: Mapping[str, Array], world: Array) -> Array:
     """Subtracted in float64 first: points far from the origin lose no bits."""
-    matrix = frame[ROTATION].T / frame[SCALE]
-    return np.asarray(((world - frame[TRANSLATION]) @ matrix.T).astype(np.float32))
+    with np.errstate(all="ignore"):
+        points = (world - frame[TRANSLATION]) @ (frame[ROTATION] / frame[SCALE])
+        return np.asarray(points.astype(np.float32))
