@@ -191,6 +191,11 @@ def test_confidences_of_any_sign_and_not_finite_ones():
     finite = np.isfinite(values)
     assert np.array_equal(found[~finite], values[~finite], equal_nan=True)
     assert np.abs(found[finite] - values[finite]).max() <= 0.501 * 8 / 255
+    positive = np.linspace(1, 50, 54, dtype=np.float32).reshape(6, 9)
+    positive[0] = 0  # of masked pixels
+    found = roundtrip({CONFIDENCE: positive})[CONFIDENCE]
+    assert not found[0].any()
+    assert np.abs(np.log(found[1:] / positive[1:])).max() < np.log(50) / 500
     for constant in (0.0, 1.0, np.nan):
         flat = np.full((6, 9), constant, dtype=np.float32)
         assert np.array_equal(roundtrip({CONFIDENCE: flat})[CONFIDENCE], flat, equal_nan=True)

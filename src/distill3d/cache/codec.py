@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from distill3d.cache.blob import Array, Encoded
+from distill3d.cache.blob import Array
+from distill3d.cache.blob import Encoded as Encoded
 from distill3d.cache.compact import CompactCodec
 from distill3d.cache.exact import ExactCodec
 from distill3d.errors import CacheError

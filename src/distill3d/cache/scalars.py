@@ -20,8 +20,11 @@ UNIT_SLACK = 1e-3
 
 
 def pack_confidence(name: str, values: Array) -> tuple[dict[str, Array], dict[str, Any]]:
-    """256 levels over the map's own range: of its logarithm where all are positive, else of the values."""
-    escaped = ~np.isfinite(values)
+    """256 levels over the map's own range: of its logarithm where all are positive, else of the values.
+
+    Zeros, which mark pixels without a confidence, are escaped, so that they do not stretch the range.
+    """
+    escaped = ~np.isfinite(values) | (values == 0)
     kept = fill_escaped(values, escaped)
     low, high = (float(kept.min()), float(kept.max())) if kept.size else (0.0, 0.0)
     note: dict[str, Any] = {"kind": "confidence", "low": low, "high": high, "logarithmic": low > 0}
