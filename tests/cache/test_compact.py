@@ -170,10 +170,10 @@ def test_a_world_map_near_its_similarity_costs_little_more_than_the_local_map():
     assert not encoded.from_similarity
     assert len(encoded.data) < 1.8 * alone
     few = as_world(local, rotation, camera)
-    few[:2, :10] += 0.5
+    few[0, 1:3] += 0.5
     encoded = CompactCodec().encode({LOCAL: local, WORLD: few})
     assert encoded.from_similarity  # and the few are escaped
-    assert np.array_equal(CompactCodec().decode(encoded.data)[WORLD][:2, :10], few[:2, :10])
+    assert np.array_equal(CompactCodec().decode(encoded.data)[WORLD][0, 1:3], few[0, 1:3])
 
 
 @given(hnp.arrays(np.float32, (6, 9), elements=st.floats(width=32, min_value=2.0**-20, max_value=2.0**20)))

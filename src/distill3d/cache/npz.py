@@ -1,9 +1,9 @@
 """The npz layout of the Distill3R reference pipeline, read (without running what is pickled in it) and written.
 
 A sample is a folder with `consolidated.npz` and `sampled_views.json`. The arrays: `xyz_local`, `xyz_global` (views,
-height, width, 3) and `conf_local`, `conf_global` (views, height, width), float16, NaN and 0 where the teacher was masked;
-`masks`, a pickled array with a list of runs for each view (start, length, start, length, ... of the pixels that are
-kept, in raster order); `num_views`. The photos stay where `sampled_image_paths` says, of any size.
+height, width, 3) and `conf_local`, `conf_global` (views, height, width), float16, NaN and 0 where the teacher was
+masked; `masks`, a pickled array with a list of runs for each view (start, length, start, length, ... of the pixels that
+are kept, in raster order); `num_views`. The photos stay where `sampled_image_paths` says, of any size.
 """
 
 import json

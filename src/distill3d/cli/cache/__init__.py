@@ -20,10 +20,4 @@ def main(arguments: Sequence[str]) -> Outcome:
         "merge": merge,
         "convert": convert,
     }
-        "build": build,
-        "check": check,
-        "show": show,
-        "merge": merge,
-        "convert": convert,
-    }
     return parse_subcommand(words, "cache", arguments)
