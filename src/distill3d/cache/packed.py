@@ -9,7 +9,7 @@ from typing import Any
 from distill3d.cache import format as layout
 from distill3d.cache.codec import Codec, Encoded
 from distill3d.cache.index import SampleEntry
-from distill3d.cache.record import image_to_png, split_sample
+from distill3d.cache.record import pack_image, split_sample
 from distill3d.errors import CacheError
 from distill3d.types import Prediction, Views
 
@@ -38,9 +38,15 @@ class PackedSample:
 
 
 def pack_sample(
-    codec: Codec, key: str, views: Views, prediction: Prediction, info: Mapping[str, Any] | None = None
+    codec: Codec,
+    key: str,
+    views: Views,
+    prediction: Prediction,
+    info: Mapping[str, Any] | None = None,
+    *,
+    jpeg_quality: int | None = None,
 ) -> PackedSample:
-    """Encode one sample (a batch of 1); `info` is JSON to keep with it.
+    """Encode one sample (a batch of 1); `info` is JSON to keep with it. Photos become PNG unless a quality is given.
 
     Raises:
         CacheError: the key is empty, or the labels do not fit the images.
@@ -54,7 +60,7 @@ def pack_sample(
         height=height,
         width=width,
         labels=labels,
-        images=tuple(image_to_png(image) for image in views.images[0]),
+        images=tuple(pack_image(image, jpeg_quality) for image in views.images[0]),
         info=json.dumps(dict(info or {}), sort_keys=True),
     )
 
@@ -74,7 +80,7 @@ def lay_out(sample: PackedSample, shard: int, start: int) -> tuple[SampleEntry, 
 
     for view, (label, image) in enumerate(zip(sample.labels, sample.images, strict=True)):
         place(f"view-{view:03d}.labels", label.data)
-        place(f"view-{view:03d}.png", image)
+        place(f"view-{view:03d}.{image_suffix(image)}", image)
     num_similarities = sum(label.from_similarity for label in sample.labels)
     summary = {
         "key": sample.key,
@@ -109,3 +115,8 @@ def lay_out(sample: PackedSample, shard: int, start: int) -> tuple[SampleEntry, 
         sample_crc=sample_crc,
     )
     return entry, b"".join(members)
+
+
+def image_suffix(image: bytes) -> str:
+    """What a stored photo is called, by its first bytes."""
+    return "jpg" if image.startswith(b"\xff\xd8") else "png"

@@ -105,7 +105,8 @@ class CacheWriter:
             OutputError: the disk is full or refuses; everything committed before stays valid.
         """
         self._require_free(key)  # before the work of encoding
-        return self.add_packed(pack_sample(self.codec, key, views, prediction, info))
+        packed = pack_sample(self.codec, key, views, prediction, info, jpeg_quality=self.header.photo_quality)
+        return self.add_packed(packed)
 
     def add_packed(self, sample: PackedSample) -> int:
         """Keep a sample that `pack_sample` made with this writer's `codec`, here or elsewhere, and return its bytes.

@@ -34,9 +34,9 @@ def test_the_bytes_are_those_of_the_plain_engine(tmp_path, manifest, threads, ba
     run_teacher(Fake(), manifest, groups, tmp_path / "plain", engine=one_by_one, **options)
     honest, pause = making.pack_sample, torch.Generator().manual_seed(0)
 
-    def dawdle(*args):
+    def dawdle(*args, **more):
         time.sleep(float(torch.rand((), generator=pause)) / 100)  # results are ready in another order
-        return honest(*args)
+        return honest(*args, **more)
 
     monkeypatch.setattr(making, "pack_sample", dawdle)
     run_teacher(

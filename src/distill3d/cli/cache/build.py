@@ -8,14 +8,27 @@ from typing import TYPE_CHECKING, Any, Literal
 from distill3d.cli.cache.words import told
 from distill3d.cli.outcome import Outcome
 from distill3d.data.fit import ImageFit
-from distill3d.errors import ConfigError
 
 if TYPE_CHECKING:
+    from distill3d.data.sampling import ViewGroup
+    from distill3d.data.table import Manifest
     from distill3d.teachers import Teacher
     from distill3d.teachers.run import Estimate
 
 DEFAULT_FIT = ImageFit()
-Policy = Literal["nearby", "contiguous", "strided", "random"]
+Policy = Literal[
+    "nearby",
+    "contiguous",
+    "strided",
+    "random",
+    "dynamic",
+    "uniform",
+    "random-windows",
+    "covisible",
+    "adaptive",
+    "explicit",
+]
+"""The names in `data.policies`, which is not imported for a help text."""
 
 
 def build(
@@ -32,13 +45,17 @@ def build(
     groups: int | None = None,
     stride: int = 2,
     reach: float = 1.5,
+    overlap: float = 0.5,
+    groups_file: Path | None = None,
     split: str | None = "train",
     seed: int = 0,
     fit: ImageFit = DEFAULT_FIT,
     mask_percentile: float | None = None,
     mask_threshold: float | None = None,
-    codec: str = "exact",
+    codec: Literal["compact", "exact"] = "compact",
     bound: float | None = None,
+    images: Literal["png", "jpeg"] = "png",
+    jpeg_quality: int = 95,
     batch: int = 1,
     device: str = "cpu",
     threads: int | None = None,
@@ -63,18 +80,25 @@ def build(
         project: for colmap: folder of COLMAP models of these photos. The manifest's own if it was made from such a
             project; else models are made from the photos (needs the extra: pip install 'distill3d[colmap]').
         work: for colmap: where models that are made are kept, for the next run and for other programs.
-        policy: how views are grouped. nearby needs camera poses.
+        policy: how views are grouped. contiguous: windows of neighbours; strided: of every so many frames; adaptive:
+            with the stride at which neighbours overlap by so much; dynamic: with one that fits the frame rate;
+            covisible: sets of frames that overlap; nearby: of cameras that stand and look alike; random,
+            random-windows, uniform: as they say; explicit: from a file.
         views: views in a group.
-        groups: how many groups; all there are for contiguous and strided, 200 for the others.
-        stride: for strided: every so many frames.
+        groups: how many groups; all there are, or 200 where a policy could go on for ever.
+        stride: for strided; the largest one for random-windows.
         reach: for nearby: how far apart views of a group may stand and look.
+        overlap: for adaptive: the share of a view that the next one should see; for covisible: the least one.
+        groups_file: for explicit: JSON lines of {"scene": "...", "frames": [...]}.
         split: frames to use: train, test, or None for all.
         seed: of the grouping and of the teacher's own draws.
         fit: size of the photos the teacher sees and the cache keeps.
         mask_percentile: leave out this share (percent) of the least confident pixels.
         mask_threshold: leave out pixels of a confidence below this (above 1).
-        codec: how labels are stored.
-        bound: greatest relative error of a stored point, for codecs that have one.
+        codec: compact keeps points within a bound, exact keeps float16 bit for bit.
+        bound: for compact: greatest error of a point relative to its distance; 2^-11 (0.05 %) if None.
+        images: how photos are stored at training size: png without loss, jpeg in about a fifth of the bytes.
+        jpeg_quality: 1 to 100.
         batch: groups of one size that pass through the teacher at once.
         device: where the teacher computes; with ray every worker has one GPU of its own unless this is cpu.
         threads: that decode photos, and as many that encode labels; one for each core.
@@ -91,7 +115,8 @@ def build(
     from distill3d.teachers.run import estimate_run, pipelined, run_teacher
 
     table = load_manifest(manifest)
-    chosen = choose_groups(table, policy, views=views, count=groups, stride=stride, reach=reach, split=split, seed=seed)
+    grouping: dict[str, Any] = {"stride": stride, "reach": reach, "overlap": overlap, "groups_file": groups_file}
+    chosen = choose_groups(table, policy, views=views, count=groups, split=split, seed=seed, **grouping)
     if teacher == "colmap" and project is None and table.summary()["datasets"] == ["colmap"]:
         project = table.root
     options: dict[str, Any] = {"seed": seed, "weights": weights, "variant": variant, "noise": noise}
@@ -102,6 +127,8 @@ def build(
         "fit": fit,
         "codec": codec,
         "codec_settings": {} if bound is None else {"bound": bound},
+        "images": images,
+        "jpeg_quality": jpeg_quality,
         "batch_size": batch,
         "canvas": manifest_canvas(table, fit, split),
         "mask": ConfidenceMask(percentile=mask_percentile, threshold=mask_threshold),
@@ -119,7 +146,7 @@ def build(
     if dry_run:
         existing = _existing(out) if resume else frozenset[str]()
         return _foretell(estimate_run(made, table, chosen, existing=existing, **how), out)
-    settings = {"policy": policy, "views": views, "stride": stride, "reach": reach, "split": split}
+    settings = {"policy": policy, "views": views, "split": split, **grouping}
     done = run_teacher(made, table, chosen, out, resume=resume, settings=settings, seed=seed, **how)
     summary = done.summary()
     return Outcome(summary, told({**summary, "failures": [f"{key}: {why}" for key, why in done.failures[:5]]}))
@@ -147,31 +174,13 @@ def _foretell(estimate: "Estimate", out: Path) -> Outcome:
     return Outcome(data, f"{estimate.words()}\n{free / 1e9:.3g} GB are free. Nothing was written.")
 
 
-def choose_groups(
-    manifest: Any,
-    policy: Policy,
-    *,
-    views: int,
-    count: int | None = None,
-    stride: int = 2,
-    reach: float = 1.5,
-    split: str | None = None,
-    seed: int = 0,
-) -> list[Any]:
-    """The view groups of a policy by its name.
+def choose_groups(manifest: "Manifest", policy: Policy, *, views: int, **options: Any) -> list["ViewGroup"]:
+    """The view groups of a policy by its name; `options` as in `data.policies.PolicyOptions`.
 
     Raises:
         DataError: the manifest has no such groups.
         ConfigError: there is no such policy.
     """
-    from distill3d.data import sampling
+    from distill3d.data import policies
 
-    if policy == "contiguous":
-        return sampling.contiguous(manifest, views, count=count, seed=seed, split=split)
-    if policy == "strided":
-        return sampling.strided(manifest, views, stride=stride, count=count, seed=seed, split=split)
-    if policy == "random":
-        return sampling.random_groups(manifest, views, count=count or 200, seed=seed, split=split)
-    if policy == "nearby":
-        return sampling.nearby(manifest, views, count=count or 200, seed=seed, split=split, reach=reach)
-    raise ConfigError(f"There is no policy {policy!r}. The policies are: nearby, contiguous, strided, random.")
+    return policies.choose_groups(manifest, policy, views, policies.PolicyOptions(**options))

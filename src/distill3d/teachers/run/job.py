@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distill3d.cache import CacheHeader, CacheWriter
 from distill3d.cache.codec import get_codec
@@ -69,6 +69,8 @@ def run_teacher(
     fit: ImageFit,
     codec: str = "exact",
     codec_settings: Mapping[str, Any] | None = None,
+    images: Literal["png", "jpeg"] = "png",
+    jpeg_quality: int = 95,
     resume: bool = False,
     batch_size: int = 1,
     canvas: Size | None = None,
@@ -90,6 +92,8 @@ def run_teacher(
         fit: how photos are brought to size.
         codec: of the cache.
         codec_settings: of that codec; its defaults if `None`.
+        images: how the photos are stored.
+        jpeg_quality: of these.
         resume: the cache may exist already, made with the same settings.
         batch_size: groups of equal size that the teacher sees in one pass.
         canvas: (height, width) of all groups; otherwise each gets the smallest that fits.
@@ -116,9 +120,12 @@ def run_teacher(
         settings={**(settings or {}), "mask": asdict(mask), "canvas": canvas, "data_licences": licences},
         codec=codec,
         codec_settings=codec_settings or {},
+        images=images,
+        jpeg_quality=jpeg_quality,
     )
     with CacheWriter(out, codec=codec, header=header, resume=resume) as writer:
-        recipe = Recipe(fit=fit, codec=writer.codec, mask=mask, canvas=canvas)
+        quality = writer.header.photo_quality
+        recipe = Recipe(fit=fit, codec=writer.codec, jpeg_quality=quality, mask=mask, canvas=canvas)
         maker = LabelMaker(teacher, manifest, recipe)
         missing = [group for group in groups if not writer.has(group.key)]
         results = engine(maker, make_batches(manifest, groups, recipe, batch_size, writer.has))
@@ -150,6 +157,8 @@ def estimate_run(
     fit: ImageFit,
     codec: str = "exact",
     codec_settings: Mapping[str, Any] | None = None,
+    images: Literal["png", "jpeg"] = "png",
+    jpeg_quality: int = 95,
     batch_size: int = 1,
     canvas: Size | None = None,
     mask: ConfidenceMask | None = None,
@@ -159,14 +168,21 @@ def estimate_run(
     """Make the first few samples as `run_teacher` would, for some seconds, and say what all will take; nothing is kept.
 
     Args:
-        teacher, manifest, groups, fit, codec, codec_settings, batch_size, canvas, mask, engine: see `run_teacher`.
+        teacher, manifest, groups, fit, codec, codec_settings, images, jpeg_quality: see `run_teacher`.
+        batch_size, canvas, mask, engine: see `run_teacher`.
         existing: keys of groups that are in the cache already.
 
     Raises:
         DataError: there are no groups, none is missing, or none of those tried could be made.
     """
     groups = _checked(groups, batch_size)
-    recipe = Recipe(fit=fit, codec=get_codec(codec, codec_settings), mask=mask or ConfidenceMask(), canvas=canvas)
+    recipe = Recipe(
+        fit=fit,
+        codec=get_codec(codec, codec_settings),
+        jpeg_quality=CacheHeader(images=images, jpeg_quality=jpeg_quality).photo_quality,
+        mask=mask or ConfidenceMask(),
+        canvas=canvas,
+    )
     missing = [group for group in groups if group.key not in existing]
     if not missing:
         raise DataError(f"all {len(groups)} view groups are in the cache already; there is nothing to estimate")

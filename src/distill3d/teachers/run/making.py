@@ -71,6 +71,8 @@ class Recipe:
 
     fit: ImageFit
     codec: Codec
+    jpeg_quality: int | None = None
+    """Of the photos; they are stored without loss if `None`."""
     mask: ConfidenceMask = field(default_factory=ConfidenceMask)
     canvas: Size | None = None
     """(height, width) of all groups; otherwise each gets the smallest that fits."""
@@ -153,7 +155,10 @@ class LabelMaker:
         if problem := _find_problem(views, prediction):
             return Made(group, None, problem)
         info = {"scene": group.scene, "frames": list(group.frames)}
-        return Made(group, pack_sample(self.recipe.codec, group.key, views, prediction, info))
+        sample = pack_sample(
+            self.recipe.codec, group.key, views, prediction, info, jpeg_quality=self.recipe.jpeg_quality
+        )
+        return Made(group, sample)
 
 
 Engine = Callable[[LabelMaker, Iterable[Batch]], Iterator[list[Made]]]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
+from distill3d.errors import ConfigError
 from distill3d.teachers.run.making import Batch, Labelled, LabelMaker, Loaded, Made
 
 MOST_THREADS = 8
@@ -26,10 +27,15 @@ class Pipeline:
 
     Every step waits for the one before it, never the other way round, and pools take work in the order it came: nothing
     can lock up. An error of any step is raised by the future of its batch.
+
+    Raises:
+        ConfigError: fewer threads than one.
     """
 
     def __init__(self, maker: LabelMaker, threads: int | None = None) -> None:
-        threads = threads or default_threads()
+        threads = default_threads() if threads is None else threads
+        if threads < 1:
+            raise ConfigError(f"threads is {threads}; expected at least 1")
         self.capacity = self.capacity_of(threads)
         self._maker = maker
         decoders = 1 if maker.has_videos else threads

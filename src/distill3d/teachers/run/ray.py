@@ -48,6 +48,12 @@ class RayEngine:
     cpus: float = 1.0
     """Of each worker: threads that decode, and as many that encode."""
 
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"ray_workers is {self.workers}; expected at least 1, or None for all there is room for")
+        if self.cpus <= 0 or self.gpus < 0:
+            raise ConfigError(f"a worker with {self.cpus:g} CPUs and {self.gpus:g} GPUs cannot be; expected some CPU")
+
     def __call__(self, maker: LabelMaker, batches: Iterable[Batch]) -> Iterator[list[Made]]:
         """Results in the order of the batches; see `Engine`.
 
