@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from distill3d.cache.blob import Blob, pack_blob, unpack_blob
-from distill3d.cache.codec import DEPTH, LOCAL, ROTATION, SCALE, TRANSLATION, WORLD, ExactCodec, get_codec, to_half
+from distill3d.cache.codec import get_codec
+from distill3d.cache.exact import ExactCodec, to_half
+from distill3d.cache.record import DEPTH, LOCAL, WORLD
+from distill3d.cache.similarity import ROTATION, SCALE, TRANSLATION
 from distill3d.errors import CacheError
 
 from .samples import make_sample

@@ -4,8 +4,9 @@ import dataclasses
 import os
 import random
 import resource
-import signal
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,70 +14,34 @@ import pytest
 from distill3d.cache import CacheHeader, CacheReader, CacheWriter
 from distill3d.errors import CacheError, OutputError
 
+from .dying import run_and_kill, run_until_step
 from .samples import make_sample
 
 KEYS = tuple(f"s{number}" for number in range(3))
 HEADER = CacheHeader(teacher="t", shard_bytes=9_000)  # two samples a shard
 SAMPLES = {key: make_sample(number, views=2, height=5, width=7) for number, key in enumerate(KEYS)}
-STEPS = ("write", "fsync", "replace", "ftruncate", "unlink", "open", "truncate")
 
 
-def write_rest(folder: Path, told: int | None = None, pause: float = 0) -> None:
-    """Add every sample that is missing; say through a pipe when `add` has returned."""
+def write_rest(folder: Path, told: Callable[[str], object] | None = None, pause: float = 0) -> None:
+    """Add every sample that is missing; tell when `add` has returned."""
     with CacheWriter(folder, header=HEADER, resume=True) as writer:
         for key in KEYS:
             if not writer.has(key):
                 time.sleep(pause)
                 writer.add(key, *SAMPLES[key])
                 if told is not None:
-                    os.write(told, key.encode())
-
-
-def die_at_step(step: int) -> None:
-    """Make the process end, as by kill -9, at its n-th system call that changes the disk; a write is done by half."""
-    count = 0
-
-    def wrap(name):
-        real = getattr(os, name)
-
-        def call(*args, **kwargs):
-            nonlocal count
-            if name == "write" and args[0] == told_pipe:
-                return real(*args)
-            count += 1
-            if count == step:
-                if name == "write":
-                    real(args[0], args[1][: len(args[1]) // 2])
-                os._exit(9)
-            return real(*args, **kwargs)
-
-        setattr(os, name, call)
-
-    told_pipe = -1
-    for name in STEPS:
-        wrap(name)
+                    told(key)
 
 
 def run_and_die(folder: Path, step: int) -> tuple[bool, set[str]]:
     """Whether the child died at that step, and the keys whose `add` had returned."""
     reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        real_write = os.write
-        die_at_step(step)
-        counted = os.write
-        os.write = lambda file, data: real_write(file, data) if file == writing else counted(file, data)
-        try:
-            write_rest(folder, told=writing)
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
+    tell = os.write  # not counted
+    died = run_until_step(step, lambda: write_rest(folder, told=lambda key: tell(writing, key.encode())))
     os.close(writing)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     with os.fdopen(reading, "rb") as file:
         told = file.read().decode()
-    assert code in (0, 9)
-    return code == 9, {key for key in KEYS if key in told}
+    return died, {key for key in KEYS if key in told}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -165,13 +130,7 @@ def test_killing_at_random_moments_again_and_again_ends_in_the_same_cache(tmp_pa
         if seen == set(KEYS):
             assert contents(folder) == uninterrupted or (folder / "journal.jsonl").exists()
             folder, seen = tmp_path / f"c{kills}", set()
-        pid = os.fork()
-        if pid == 0:
-            write_rest(folder, pause=0.004)
-            os._exit(0)
-        time.sleep(rng.uniform(0, 0.06))
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        run_and_kill(rng.uniform(0, 0.06), partial(write_rest, folder, pause=0.004))
         kills += 1
         now = committed(folder)
         assert seen <= now

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from distill3d.cache import CacheReader, CacheWriter
+from distill3d.cache.shards import LocalShards
 from distill3d.errors import CacheError
 from distill3d.types import select_views
 
@@ -33,10 +34,13 @@ def test_only_the_blobs_of_the_views_asked_for_are_read(tmp_path, monkeypatch):
     write(tmp_path / "c", range(2))
     reader = CacheReader(tmp_path / "c")
     read: list[tuple[int, int]] = []
-    pread = os.pread
-    monkeypatch.setattr(
-        os, "pread", lambda file, size, offset: read.append((offset, size)) or pread(file, size, offset)
-    )
+    real = LocalShards.read
+
+    def spy(self, shard, offset, size):
+        read.append((offset, size))
+        return real(self, shard, offset, size)
+
+    monkeypatch.setattr(LocalShards, "read", spy)
     reader.load("scene/0", views=[1])
     entry = reader._index.entry(0)
     assert sorted(read) == sorted(
@@ -86,7 +90,7 @@ def test_a_lost_or_short_shard_is_told(tmp_path):
     path.unlink()
     with pytest.raises(CacheError, match="cannot open"):
         CacheReader(tmp_path / "c").load("scene/0")
-    assert len(CacheReader(tmp_path / "c").verify()) == 2
+    assert {item.key for item in CacheReader(tmp_path / "c").verify()} == {"scene/0", "scene/1"}
 
 
 def test_what_is_no_cache_or_newer_is_refused_with_words(tmp_path):

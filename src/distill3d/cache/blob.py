@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import zstandard
 
+from distill3d.cache.planes import pack_plane, unpack_plane, unzstd
 from distill3d.errors import CacheError
 
 MAGIC = b"D3VB"
 PREFIX = struct.Struct("<4sI")
-DTYPES = ("bool", "uint8", "float16", "float32", "float64")
+DTYPES = ("bool", "uint8", "int32", "float16", "float32", "float64")
 SMALL_BYTES = 512
 """Arrays up to this size are kept as they are."""
 
@@ -30,6 +31,15 @@ class Blob:
 
     arrays: Mapping[str, Array]
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A view's labels as a blob."""
+
+    data: bytes
+    from_similarity: bool
+    """The world map is not stored, but made from the local one."""
 
 
 def pack_blob(blob: Blob, level: int = 3) -> bytes:
@@ -69,7 +79,7 @@ def unpack_blob(data: bytes) -> Blob:
             part = data[offset : offset + row["size"]]
             arrays[row["name"]] = _decode(row["encoding"], part, row["dtype"], tuple(row["shape"]))
             offset += row["size"]
-    except (ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
+    except (ValueError, KeyError, TypeError, struct.error, zstandard.ZstdError) as error:
         raise CacheError(f"a view's labels cannot be decoded ({error}); the shard is damaged") from error
     return Blob(arrays=arrays, notes=head["notes"])
 
@@ -77,6 +87,9 @@ def unpack_blob(data: bytes) -> Blob:
 def _encode(array: Array, level: int) -> tuple[str, bytes]:
     if array.dtype == bool:
         return "bits", _compress(np.packbits(array.reshape(-1)).tobytes(), level)
+    if array.dtype == np.int32 and array.ndim == 2:
+        predictor, data = pack_plane(array)
+        return f"plane-{predictor}", data
     if array.nbytes <= SMALL_BYTES or array.dtype.name not in ("float16", "float32"):
         return "raw", np.ascontiguousarray(array).tobytes()
     # Neighbours differ little: per channel, take differences along the row, fold the sign into the lowest bit, and
@@ -97,12 +110,14 @@ def _decode(encoding: str, data: bytes, dtype: str, shape: tuple[int, ...]) -> A
     if encoding == "raw":
         return np.frombuffer(data, dtype=dtype).reshape(shape).copy()
     if encoding == "bits":
-        packed = np.frombuffer(_decompress(data, -(-count // 8)), dtype=np.uint8)
+        packed = np.frombuffer(unzstd(data, -(-count // 8)), dtype=np.uint8)
         return np.unpackbits(packed, count=count).astype(bool).reshape(shape)
+    if encoding.startswith("plane-") and dtype == "int32" and len(shape) == 2:
+        return unpack_plane(data, encoding.removeprefix("plane-"), shape)
     if encoding != "delta-shuffle":
         raise ValueError(f"unknown array encoding {encoding!r}")
     size = np.dtype(dtype).itemsize
-    shuffled = np.frombuffer(_decompress(data, count * size), dtype=np.uint8).reshape(size, count)
+    shuffled = np.frombuffer(unzstd(data, count * size), dtype=np.uint8).reshape(size, count)
     folded = np.ascontiguousarray(shuffled.T).view(f"u{size}")
     planes_shape = (shape[-1], *shape[:-1]) if len(shape) > 2 else shape
     delta = (folded >> 1) ^ (0 - (folded & 1))
@@ -113,10 +128,3 @@ def _decode(encoding: str, data: bytes, dtype: str, shape: tuple[int, ...]) -> A
 
 def _compress(data: bytes, level: int) -> bytes:
     return zstandard.ZstdCompressor(level=level).compress(data)
-
-
-def _decompress(data: bytes, expected: int) -> bytes:
-    raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=expected)
-    if len(raw) != expected:
-        raise ValueError(f"{len(raw)} bytes where {expected} were expected")
-    return raw

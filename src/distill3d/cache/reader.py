@@ -1,12 +1,11 @@
 """Reading a cache: any views of any sample, without the others, from any number of threads and processes."""
 
 import json
-import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,12 +14,17 @@ from torch import Tensor
 
 from distill3d.cache import format as layout
 from distill3d.cache.blob import Array
-from distill3d.cache.codec import ROTATION, SCALE, TRANSLATION, get_codec
+from distill3d.cache.codec import get_codec
 from distill3d.cache.index import SampleEntry, read_committed
-from distill3d.cache.record import image_from_png, join_sample
+from distill3d.cache.record import join_sample, unpack_image
+from distill3d.cache.remote import LocalCopy, RemoteShards, is_url
+from distill3d.cache.shards import LocalShards, Shards
+from distill3d.cache.similarity import ROTATION, SCALE, TRANSLATION
 from distill3d.errors import CacheError
 from distill3d.geometry.align import Similarity
 from distill3d.types import Prediction, Views
+
+_KINDS = ("label", "image")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +57,33 @@ class Damage:
 class CacheReader:
     """Finds and decodes samples. Keys are sorted; a cache still being written shows what was committed on opening.
 
-    Keeps no file open, so that it can be shared by threads, forked, and sent to worker processes. With `check`, every
-    blob is compared with its checksum when it is read.
+    Threads may share it, processes may fork it or be sent it. With `check`, every blob is compared with its checksum
+    when it is read. A `path` like s3://bucket/cache is read through fsspec, with `storage_options` for its file system
+    and a copy of what was read on this machine (`local_copy`).
 
     Raises:
         CacheError: no cache there, damaged, or from another version.
     """
 
-    def __init__(self, path: str | Path, *, check: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        check: bool = True,
+        local_copy: LocalCopy | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = Path(path)
-        self.header = layout.read_header(self.path)
+        self._folder = self.path
+        self._shards: Shards
+        if is_url(path):
+            self._shards = RemoteShards(str(path), local_copy, dict(storage_options or {}))
+            self._folder = self._shards.fetch_small_files()
+        else:
+            self._shards = LocalShards(self.path)
+        self.header = layout.read_header(self._folder)
         self._codec = get_codec(self.header.codec, self.header.codec_settings)
-        self._index = read_committed(self.path)
+        self._index = read_committed(self._folder)
         self._check = check
 
     def keys(self) -> tuple[str, ...]:
@@ -85,12 +104,35 @@ class CacheReader:
 
     def shape(self, key: str) -> tuple[int, int, int]:
         """Views, height and width of a sample, without reading it."""
-        entry = self._entry(key)
+        entry = self.entry(key)
         return entry.num_views, entry.height, entry.width
+
+    def keys_as_written(self) -> tuple[str, ...]:
+        """Every committed sample, in the order in which they were added."""
+        places = zip(self._index.column("shard").tolist(), self._index.column("sample_offset").tolist(), strict=True)
+        return tuple(key for _, key in sorted(zip(places, self._index.keys, strict=True)))
+
+    def blob(self, key: str, view: int, kind: Literal["label", "image"]) -> bytes:
+        """A blob as it is stored, compared with its checksum.
+
+        Raises:
+            CacheError: no such sample, or the blob is damaged.
+        """
+        return self._read(self.entry(key), view, kind, check=True)
+
+    def entry(self, key: str) -> SampleEntry:
+        """Where the blobs of a sample are.
+
+        Raises:
+            CacheError: no such sample.
+        """
+        if key not in self._index:
+            raise CacheError(f"{self.path} has no sample {key!r}; it has {len(self)} samples, see keys()")
+        return self._index.entry(self._index.row(key))
 
     def info(self, key: str) -> dict[str, Any]:
         """What the maker of the sample kept with it, without reading the sample."""
-        found: dict[str, Any] = json.loads(self._entry(key).info)
+        found: dict[str, Any] = json.loads(self.entry(key).info)
         return found
 
     def load(self, key: str, views: Sequence[int] | None = None) -> CachedSample:
@@ -99,22 +141,16 @@ class CacheReader:
         Raises:
             CacheError: no such sample or view, or a damaged blob.
         """
-        entry = self._entry(key)
+        entry = self.entry(key)
         chosen = list(range(entry.num_views) if views is None else views)
         if not chosen or min(chosen) < 0 or max(chosen) >= entry.num_views:
             raise CacheError(f"sample {key} has views 0 to {entry.num_views - 1}; asked for {chosen}")
         parts: list[dict[str, Array]] = []
         images: list[Tensor] = []
-        shard = self._open_shard(entry)
-        try:
-            for view in chosen:
-                label = self._read(shard, entry, view, "label")
-                image = self._read(shard, entry, view, "image")
-                parts.append(self._codec.decode(label))
-                images.append(image_from_png(image))
-        finally:
-            os.close(shard)
-        found, prediction = join_sample(torch.stack(images)[None], parts)
+        for view in chosen:
+            parts.append(self._codec.decode(self._read(entry, view, "label")))
+            images.append(unpack_image(self._read(entry, view, "image")))
+        found, prediction = join_sample(torch.stack(images)[None].float().div_(255), parts)
         similarity = _join_similarity(parts)
         if similarity is not None and prediction.world_from_camera is None:
             prediction = replace(prediction, world_from_camera=_poses(similarity))
@@ -129,27 +165,27 @@ class CacheReader:
 
     def failures(self) -> list[dict[str, str]]:
         """Samples that could not be made (`key`, `reason`) and are still missing."""
-        return [item for item in layout.read_failures(self.path) if item["key"] not in self._index]
+        return [item for item in layout.read_failures(self._folder) if item["key"] not in self._index]
 
-    def verify(self) -> list[Damage]:
-        """Read everything, and list what differs from what was written; an empty list is a sound cache."""
+    def verify(self, advance: Callable[[int], object] = lambda views: None) -> list[Damage]:
+        """Read and decode everything, and list what is not what was written; an empty list is a sound cache.
+
+        Args:
+            advance: told the number of views after each sample.
+        """
         damaged: list[Damage] = []
         for row in range(len(self._index)):
             entry = self._index.entry(row)
-            try:
-                shard = self._open_shard(entry)
-            except CacheError as error:
-                damaged.append(Damage(key=entry.key, blob=layout.shard_name(entry.shard), reason=str(error)))
-                continue
-            try:
-                blobs = [(kind, view) for view in range(entry.num_views) for kind in ("label", "image")]
-                for kind, view in [*blobs, ("sample", 0)]:
-                    try:
-                        self._read(shard, entry, view, kind, check=True)
-                    except CacheError as error:
-                        damaged.append(Damage(key=entry.key, blob=_blob_name(kind, view), reason=str(error)))
-            finally:
-                os.close(shard)
+            for kind, view in [*((kind, view) for view in range(entry.num_views) for kind in _KINDS), ("sample", 0)]:
+                try:
+                    data = self._read(entry, view, kind, check=True)
+                    if kind == "label":
+                        self._codec.decode(data)
+                    elif kind == "image":
+                        unpack_image(data)
+                except CacheError as error:
+                    damaged.append(Damage(key=entry.key, blob=_blob_name(kind, view), reason=str(error)))
+            advance(entry.num_views)
         return damaged
 
     def describe(self) -> dict[str, Any]:
@@ -161,6 +197,7 @@ class CacheReader:
             "path": str(self.path),
             "format": self.header.format,
             "codec": self.header.codec,
+            "codec_settings": dict(self.header.codec_settings),
             "teacher": self.header.teacher,
             "weights_hash": self.header.weights_hash,
             "licence": self.header.licence,
@@ -174,24 +211,12 @@ class CacheReader:
             "failures": len(self.failures()),
         }
 
-    def _entry(self, key: str) -> SampleEntry:
-        if key not in self._index:
-            raise CacheError(f"{self.path} has no sample {key!r}; it has {len(self)} samples, see keys()")
-        return self._index.entry(self._index.row(key))
-
-    def _open_shard(self, entry: SampleEntry) -> int:
-        path = self.path / layout.shard_name(entry.shard)
-        try:
-            return os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise CacheError(f"cannot open {path} ({error.strerror}); restore it, or build the cache again") from None
-
-    def _read(self, shard: int, entry: SampleEntry, view: int, kind: str, check: bool | None = None) -> bytes:
+    def _read(self, entry: SampleEntry, view: int, kind: str, check: bool | None = None) -> bytes:
         if kind == "sample":
             offset, size, crc = entry.sample_offset, entry.sample_size, entry.sample_crc
         else:
             offset, size, crc = (getattr(entry, f"{kind}_{name}")[view] for name in ("offset", "size", "crc"))
-        data = os.pread(shard, size, offset)
+        data = self._shards.read(entry.shard, offset, size)
         where = f"sample {entry.key}, {_blob_name(kind, view)}, {layout.shard_name(entry.shard)}"
         if len(data) < size:
             raise CacheError(f"{where}: the shard ends after {len(data)} of {size} bytes; restore it or build it again")

@@ -8,9 +8,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -21,6 +22,9 @@ from distill3d.types import Prediction, Views
 PREDICTION_FIELDS = tuple(item.name for item in dataclasses.fields(Prediction))
 VIEW_FIELDS = ("intrinsics", "world_from_camera", "valid", "is_metric")
 """Fields of `Views` that stand beside the labels; the image has a blob of its own."""
+LOCAL, WORLD, DEPTH = "prediction.pointmap_camera", "prediction.pointmap_world", "prediction.depth"
+KEPT_WHOLE = ("intrinsics", "world_from_camera", "metric_scale")
+"""Fields whose few numbers are kept as they came."""
 PER_SAMPLE = ("metric_scale", "is_metric")
 """Fields that belong to the whole sample; `metric_scale` may also have a value for each view."""
 
@@ -75,19 +79,29 @@ def join_sample(
     return Views(images=images, **views), Prediction(**prediction)
 
 
-def image_to_png(image: Float[Tensor, "3 height width"]) -> bytes:
-    """A PNG of the image rounded to 8 bits; exact for values that are `k / 255`."""
+def pack_image(image: Float[Tensor, "3 height width"], jpeg_quality: int | None = None) -> bytes:
+    """The image in 8 bits: as PNG, exact for values that are `k / 255`, or as JPEG without chroma subsampling."""
     levels = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(levels.permute(1, 2, 0).cpu().numpy()).save(buffer, format="PNG", compress_level=2)
+    picture = Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
+    if jpeg_quality is None:
+        picture.save(buffer, format="PNG", compress_level=2)
+    else:
+        picture.save(buffer, format="JPEG", quality=jpeg_quality, subsampling=0)
     return buffer.getvalue()
 
 
-def image_from_png(data: bytes) -> Float[Tensor, "3 height width"]:
-    """RGB in [0, 1], in steps of 1/255."""
-    with Image.open(io.BytesIO(data)) as image:
-        levels = np.asarray(image.convert("RGB"), dtype=np.uint8)
-    return torch.from_numpy(levels.transpose(2, 0, 1).astype(np.float32)) / 255
+def unpack_image(data: bytes | memoryview) -> UInt8[Tensor, "3 height width"]:
+    """RGB levels of a PNG or JPEG.
+
+    Raises:
+        CacheError: it is neither, or damaged.
+    """
+    # OpenCV takes half of Pillow's time for JPEG, and four fifths for PNG.
+    levels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+    if levels is None:
+        raise CacheError("a photo cannot be decoded; the shard is damaged")
+    return torch.from_numpy(np.ascontiguousarray(levels[..., ::-1].transpose(2, 0, 1)))
 
 
 def _to_array(value: Tensor) -> Array:

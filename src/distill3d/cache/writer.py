@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +10,12 @@ from types import TracebackType
 from typing import Any
 
 from distill3d.cache import format as layout
-from distill3d.cache.codec import Codec, Encoded, get_codec
+from distill3d.cache.codec import Codec, get_codec
 from distill3d.cache.commit import CommitLog, write_all
 from distill3d.cache.format import CacheHeader
-from distill3d.cache.index import SampleEntry, read_committed
+from distill3d.cache.index import read_committed
 from distill3d.cache.lock import WriterLock
-from distill3d.cache.record import image_to_png, split_sample
+from distill3d.cache.packed import PackedSample, lay_out, pack_sample
 from distill3d.errors import CacheError, OutputError
 from distill3d.files import output_errors
 from distill3d.types import Prediction, Views
@@ -46,8 +45,8 @@ class CacheWriter:
     ) -> None:
         self.path = Path(path)
         asked = header or CacheHeader()
-        self._codec: Codec = get_codec(codec, asked.codec_settings if asked.codec == codec else None)
-        self.header = replace(asked, codec=codec, codec_settings=self._codec.settings())
+        self.codec: Codec = get_codec(codec, asked.codec_settings if asked.codec == codec else None)
+        self.header = replace(asked, codec=codec, codec_settings=self.codec.settings())
         self._sync_every = max(1, sync_every)
         self._broken = self._closed = False
         with output_errors(self.path):
@@ -105,18 +104,21 @@ class CacheWriter:
             CacheError: the key is taken, or the labels do not fit the images.
             OutputError: the disk is full or refuses; everything committed before stays valid.
         """
-        self._require_usable()
-        if not key:
-            raise CacheError("a sample needs a key that is not empty")
-        if key in self._keys:
-            raise CacheError(f"sample {key} is already in {self.path}; ask `has` first")
-        labels = [self._codec.encode(arrays) for arrays in split_sample(key, views, prediction)]
-        images = [image_to_png(image) for image in views.images[0]]
-        height, width = views.images.shape[-2:]
+        self._require_free(key)  # before the work of encoding
+        packed = pack_sample(self.codec, key, views, prediction, info, jpeg_quality=self.header.photo_quality)
+        return self.add_packed(packed)
+
+    def add_packed(self, sample: PackedSample) -> int:
+        """Keep a sample that `pack_sample` made with this writer's `codec`, here or elsewhere, and return its bytes.
+
+        Raises:
+            CacheError: the key is taken.
+            OutputError: the disk is full or refuses; everything committed before stays valid.
+        """
+        self._require_free(sample.key)
         try:
             with output_errors(self.path):
-                shard, start = self._log.place()
-                entry, data = _lay_out(key, shard, start, labels, images, (height, width), info or {})
+                entry, data = lay_out(sample, *self._log.place())
                 self._log.append(entry, data)
                 if len(self._log.pending) >= self._sync_every:
                     self._log.commit()
@@ -125,7 +127,7 @@ class CacheWriter:
             if isinstance(error, OutputError):
                 raise OutputError(f"{error} Everything committed is safe: resume when there is room.") from error
             raise
-        self._keys.add(key)
+        self._keys.add(sample.key)
         self._num_bytes += entry.num_bytes
         return entry.num_bytes
 
@@ -185,6 +187,11 @@ class CacheWriter:
         lost = self._log.give_up()
         self._keys.difference_update(entry.key for entry in lost)
 
+    def _require_free(self, key: str) -> None:
+        self._require_usable()
+        if key in self._keys:
+            raise CacheError(f"sample {key} is already in {self.path}; ask `has` first")
+
     def _require_usable(self) -> None:
         if self._closed or self._broken:
             state = "closed" if self._closed else "stopped by an earlier error"
@@ -198,62 +205,3 @@ def _open_failures(folder: Path) -> set[tuple[str, str]]:
     if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
         os.truncate(path, data.rfind(b"\n") + 1)
     return {(item["key"], item["reason"]) for item in layout.read_failures(folder)}
-
-
-def _lay_out(
-    key: str,
-    shard: int,
-    start: int,
-    labels: list[Encoded],
-    images: list[bytes],
-    size: tuple[int, int],
-    info: Mapping[str, Any],
-) -> tuple[SampleEntry, bytes]:
-    """A sample as tar members, and the entry that finds its blobs in a shard of `start` bytes."""
-    folder = layout.sample_folder(key)
-    members: list[bytes] = []
-    found: list[tuple[int, int, int]] = []  # offset, size and checksum of each blob
-    position = start
-
-    def place(name: str, data: bytes) -> None:
-        nonlocal position
-        members.append(layout.tar_member(f"{folder}/{name}", data))
-        found.append((position + layout.BLOCK, len(data), zlib.crc32(data)))
-        position += len(members[-1])
-
-    for view, (label, image) in enumerate(zip(labels, images, strict=True)):
-        place(f"view-{view:03d}.labels", label.data)
-        place(f"view-{view:03d}.png", image)
-    summary = {
-        "key": key,
-        "num_views": len(labels),
-        "num_similarities": sum(label.from_similarity for label in labels),
-        "height": size[0],
-        "width": size[1],
-    }
-    # The last member, with the checksums of the others: it tells a reader of the bare shard that the sample is whole.
-    checksums = {"label_crc": [blob[2] for blob in found[0::2]], "image_crc": [blob[2] for blob in found[1::2]]}
-    text = json.dumps({**summary, **checksums, "info": dict(info)}, sort_keys=True)
-    place("sample.json", text.encode())
-    label_offset, label_size, label_crc = zip(*found[:-1:2], strict=True)
-    image_offset, image_size, image_crc = zip(*found[1::2], strict=True)
-    sample_offset, sample_size, sample_crc = found[-1]
-    entry = SampleEntry(
-        key=key,
-        shard=shard,
-        height=size[0],
-        width=size[1],
-        num_views=len(labels),
-        num_similarities=sum(label.from_similarity for label in labels),
-        info=json.dumps(dict(info), sort_keys=True),
-        label_offset=label_offset,
-        label_size=label_size,
-        label_crc=label_crc,
-        image_offset=image_offset,
-        image_size=image_size,
-        image_crc=image_crc,
-        sample_offset=sample_offset,
-        sample_size=sample_size,
-        sample_crc=sample_crc,
-    )
-    return entry, b"".join(members)

@@ -19,7 +19,7 @@ VERBS = {
     "demo": "watch the whole chain: cache a teacher, distil a student, score it, reconstruct, report",
     "render": "make scenes that need no download: the demo's place, or endless rooms",
     "manifest": "build | check | show: list the photos, videos or scenes of a folder in one table",
-    "cache": "build | check | show: run a teacher once over view groups and keep what it says",
+    "cache": "build | check | show | merge | convert: run a teacher once over view groups and keep what it says",
     "train": "distil a student from a cache, after a recipe",
     "evaluate": "score a model on held-out views beside its teacher and two trivial baselines",
     "reconstruct": "photos or a video in, one point cloud with cameras out",

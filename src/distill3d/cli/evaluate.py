@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from distill3d.cli.cache import Policy, choose_groups
+from distill3d.cli.cache.build import Policy, choose_groups
 from distill3d.cli.outcome import Outcome, parse_command
 from distill3d.errors import ConfigError, DataError
 

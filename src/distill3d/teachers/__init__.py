@@ -15,6 +15,9 @@ from distill3d import models
 from distill3d.errors import ConfigError
 
 if TYPE_CHECKING:
+    from distill3d.data.fit import ImageFit
+    from distill3d.data.sampling import ViewGroup
+    from distill3d.data.table import Manifest
     from distill3d.types import Prediction, Views
 
 ENTRY_POINTS = "distill3d.teachers"
@@ -43,6 +46,14 @@ class Teacher(Protocol):
 
     def predict(self, views: "Views") -> "Prediction":
         """Labels of a batch of view groups; world = camera of view 0 of each group."""
+
+
+@runtime_checkable
+class SceneTeacher(Teacher, Protocol):
+    """A teacher that must be told which frames the views are, because it looks at the rest of the scene as well."""
+
+    def predict_group(self, views: "Views", manifest: "Manifest", group: "ViewGroup", fit: "ImageFit") -> "Prediction":
+        """Labels of one view group; `fit` is how its photos were laid out on the canvas of `views`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,6 +60,14 @@ class SamplingConfig:
     """"random": any cached view may be the reference, and the maps move to its frame; "first": the cached one."""
     color_jitter: float = 0.1
     """Largest relative change of brightness, contrast and saturation; 0: none."""
+    flip: float = 0.0
+    """Share of the samples that are mirrored, photos, points and cameras alike."""
+    crop: float = 1.0
+    """Smallest share of the photos' area that a batch sees, in a window that lies elsewhere in each view; 1: all."""
+    aspect: tuple[float, float] | None = None
+    """Range of width / height of these windows, drawn for each batch; None: that of the photos."""
+    crop_multiple: int = 14
+    """Windows measure a multiple of so many pixels: the student's patch."""
     mask_percentile: float = 0.0
     """Share (in percent) of each view's pixels, the least confident of the teacher, that are left out."""
     memory_mb: int = 4000
@@ -68,6 +76,11 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         _check("data.min_views", self.min_views is None or self.min_views >= 1, self.min_views, "1 or more, or none")
         _check("data.color_jitter", 0 <= self.color_jitter < 1, self.color_jitter, "in [0, 1)")
+        _check("data.flip", 0 <= self.flip <= 1, self.flip, "in [0, 1]")
+        _check("data.crop", 0 < self.crop <= 1, self.crop, "in (0, 1]")
+        good = self.aspect is None or 0 < self.aspect[0] <= self.aspect[1]
+        _check("data.aspect", good, self.aspect, "two positive numbers, the smaller first, or none")
+        _check("data.crop_multiple", self.crop_multiple >= 1, self.crop_multiple, "1 or more")
         _check("data.mask_percentile", 0 <= self.mask_percentile < 100, self.mask_percentile, "in [0, 100)")
         _check("data.memory_mb", self.memory_mb >= 0, self.memory_mb, "0 or more")
 

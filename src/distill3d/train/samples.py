@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from distill3d.cache.reader import CachedSample, CacheReader
 from distill3d.errors import ConfigError
+from distill3d.train.augment import crop, draw_window, mirror
 from distill3d.train.config import SamplingConfig
 from distill3d.train.order import BatchOrder, Draw, seed_of
 from distill3d.train.rebase import rebase, with_poses
@@ -105,16 +106,22 @@ class CachedBatches(Dataset[Batch]):
             generator = torch.Generator().manual_seed(seed)
             num_views = int(torch.randint(fewest, self._views + 1, (), generator=generator))
         samples = [self._draw(draw, drawn.epoch, num_views) for draw in drawn.draws]
+        if self._augment:
+            height, width = samples[0][2].shape[-2:]
+            window = self._window((height, width), drawn.epoch, drawn.number)
+            samples = [
+                self._change(*sample, window, drawn.epoch, draw)
+                for sample, draw in zip(samples, drawn.draws, strict=True)
+            ]
         views, targets, valids = zip(*samples, strict=True)
         keys = tuple(self._keys[draw.index] for draw in drawn.draws)
         return Batch(views=collate(views), target=collate(targets), valid=torch.cat(valids), seed=seed, keys=keys)
 
     def _draw(self, draw: Draw, epoch: int, num_views: int) -> tuple[Views, Prediction, Tensor]:
-        stored = self._load(draw.index)
-        total = len(stored.images)
+        total = self._reader.shape(self._keys[draw.index])[0]
         if not self._augment:
             chosen = torch.linspace(0, total - 1, num_views).round().long() if num_views > 1 else torch.zeros(1).long()
-            return _assemble(stored, chosen, None)
+            return _assemble(*self._load(draw.index, chosen), int(chosen[0]), None)
         generator = torch.Generator().manual_seed(seed_of(self._seed, "sample", epoch, draw.index, draw.repeat))
         if self._config.reference == "random":
             chosen = torch.randperm(total, generator=generator)[:num_views]
@@ -124,19 +131,49 @@ class CachedBatches(Dataset[Batch]):
         jitter = None
         if self._config.color_jitter > 0:
             jitter = 1 + self._config.color_jitter * (2 * torch.rand(num_views, 3, generator=generator) - 1)
-        return _assemble(stored, chosen, jitter)
+        return _assemble(*self._load(draw.index, chosen), int(chosen[0]), jitter)
 
-    def _load(self, index: int) -> _Stored:
-        found = self._memory.get(index)
-        if found is None:
-            sample = self._reader.load(self._keys[index])
-            found = _store(sample, self._config.mask_percentile if self._augment else 0.0)
-            if self._keep is None:
-                in_worker = torch.utils.data.get_worker_info() is not None
-                self._keep = not in_worker and found.num_bytes * len(self._keys) <= self._config.memory_mb * 1e6
-            if self._keep:
-                self._memory[index] = found
-        return found
+    def _window(self, size: tuple[int, int], epoch: int, number: int) -> tuple[int, int]:
+        """Of all views of a batch."""
+        config = self._config
+        if config.crop == 1 and config.aspect is None:
+            return size
+        return draw_window(
+            size,
+            share=config.crop,
+            aspect=config.aspect,
+            multiple=config.crop_multiple,
+            generator=torch.Generator().manual_seed(seed_of(self._seed, "window", epoch, number)),
+        )
+
+    def _change(
+        self, views: Views, target: Prediction, valid: Tensor, window: tuple[int, int], epoch: int, draw: Draw
+    ) -> tuple[Views, Prediction, Tensor]:
+        """Mirror a sample, or not, and cut a window from each of its views."""
+        # Draws of their own: turning one of these on leaves views, reference and colours as they were.
+        generator = torch.Generator().manual_seed(seed_of(self._seed, "change", epoch, draw.index, draw.repeat))
+        if float(torch.rand((), generator=generator)) < self._config.flip:
+            views, target, valid = mirror(views, target, valid)
+        room = torch.tensor(valid.shape[-2:]) - torch.tensor(window)
+        if room.any():
+            places = torch.rand(valid.shape[1], 2, generator=generator)
+            corners = [(row, column) for row, column in (places * (room + 1)).long().tolist()]
+            views, target, valid = crop(views, target, valid, window, corners)
+        return views, target, valid
+
+    def _load(self, index: int, chosen: Tensor) -> tuple[_Stored, Tensor]:
+        """A group that has the chosen views, and their places in it: all of it if it is kept, else just those."""
+        percentile = self._config.mask_percentile if self._augment else 0.0
+        if self._keep is None:
+            whole = _store(self._reader.load(self._keys[index]), percentile)
+            in_worker = torch.utils.data.get_worker_info() is not None
+            self._keep = not in_worker and whole.num_bytes * len(self._keys) <= self._config.memory_mb * 1e6
+        if not self._keep:
+            part = self._reader.load(self._keys[index], views=chosen.tolist())
+            return _store(part, percentile), torch.arange(len(chosen))
+        if index not in self._memory:
+            self._memory[index] = _store(self._reader.load(self._keys[index]), percentile)
+        return self._memory[index], chosen
 
 
 def batches_in_order(batches: CachedBatches, numbers: Sequence[int], workers: int) -> Iterator[Batch]:
@@ -200,7 +237,10 @@ def _trusted(prediction: Prediction, valid: Tensor, percentile: float) -> Tensor
     return valid
 
 
-def _assemble(stored: _Stored, chosen: Tensor, jitter: Tensor | None) -> tuple[Views, Prediction, Tensor]:
+def _assemble(
+    stored: _Stored, chosen: Tensor, reference: int, jitter: Tensor | None
+) -> tuple[Views, Prediction, Tensor]:
+    """The views at the chosen places; the first of them is view `reference` of the group."""
     images = stored.images[chosen].float().div_(255)
     if jitter is not None:
         images = _jitter_colors(images, jitter)
@@ -208,9 +248,9 @@ def _assemble(stored: _Stored, chosen: Tensor, jitter: Tensor | None) -> tuple[V
     target = Prediction(**labels)
     if target.world_from_camera is not None:
         target = rebase(target, target.world_from_camera, target.world_from_camera[:, 0])
-    elif int(chosen[0]) != 0:
+    elif reference != 0:
         raise ConfigError(
-            f"group {stored.key} has no poses, so view {int(chosen[0])} cannot be its reference. "
+            f"group {stored.key} has no poses, so view {reference} cannot be its reference. "
             "Set data.reference to first."
         )
     shared: dict[str, Any] = {name: value[chosen].float()[None] for name, value in stored.shared.items()}

@@ -1,5 +1,4 @@
 import dataclasses
-import logging
 import shutil
 
 import pytest
@@ -12,55 +11,12 @@ from distill3d.data.groups import load_group
 from distill3d.data.manifest import build_manifest
 from distill3d.data.sampling import ViewGroup, contiguous
 from distill3d.errors import CacheError, ConfigError, DataError
-from distill3d.teachers import run as run_module
 from distill3d.teachers.mask import ConfidenceMask
 from distill3d.teachers.run import run_teacher
 from distill3d.teachers.zoo import NetworkTeacher
-from distill3d.types import Prediction, Views
-
-from .views import wall_views, write_scene
-
-FIT = ImageFit(long_side=28)
-
-
-class Fake:
-    """A teacher that tells the depth of every pixel from its colour, and counts how often it is asked."""
-
-    name, licence, weights_hash = "fake", "CC0-1.0", "0123"
-
-    def __init__(self, break_at: float | None = None, stop_after: int | None = None) -> None:
-        self.calls: list[int] = []
-        self.break_at, self.stop_after = break_at, stop_after
-
-    def settings(self):
-        return {"kind": "fake"}
-
-    def predict(self, views: Views) -> Prediction:
-        if self.stop_after is not None and len(self.calls) >= self.stop_after:
-            raise KeyboardInterrupt
-        self.calls.append(len(views.images))
-        depth = 1 + views.images.mean(dim=2)
-        if self.break_at is not None:
-            middle = views.images[:, :1, 0, 7:8, 14:15]
-            depth = torch.where(middle == self.break_at, torch.nan, depth)
-        return Prediction(depth=depth, confidence_depth=1 + views.images[:, :, 0])
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    root = tmp_path_factory.mktemp("scenes")
-    write_scene(root, "wall-a")
-    return root, write_scene(root, "wall-b", views=6)
-
-
-@pytest.fixture
-def manifest(scenes):
-    return scenes[1]
-
-
-def contents(folder):
-    names = ("cache.json", "index.parquet", "shard-00000.tar")
-    return [(folder / name).read_bytes() for name in names]
+from distill3d.types import Prediction
+from tests.teachers.run.fake import FIT, Fake, contents
+from tests.teachers.views import wall_views
 
 
 def test_every_group_is_asked_once_and_kept_beside_its_photos(tmp_path, manifest):
@@ -235,15 +191,6 @@ def test_the_mask_reaches_the_cache_and_its_header(tmp_path, manifest):
     for sample in reader:
         assert abs(sample.valid.float().mean() - 0.6) < 0.05
         assert sample.prediction.depth.isfinite().all()
-
-
-def test_the_rest_of_the_run_is_estimated_from_its_start(tmp_path, manifest, monkeypatch, caplog):
-    monkeypatch.setattr(run_module, "MEASURED_SECONDS", 0.0)
-    with caplog.at_level(logging.INFO, logger="distill3d"):
-        run_teacher(Fake(), manifest, contiguous(manifest, 2), tmp_path / "c", fit=FIT)
-    (line,) = [record.message for record in caplog.records if record.message.startswith("estimate")]
-    assert "views left at" in line
-    assert "MB in all" in line
 
 
 def test_a_full_cache_folder_stays_locked_while_it_is_written(tmp_path, manifest):

@@ -1,0 +1,200 @@
+"""A pointmap in the frame of its camera as three planes of whole numbers, within a bound on the relative 3D error.
+
+A point (x, y, z) is kept as the logarithm of its distance d = |(x, y, z)| and as its ray (x / z, y / z), of which only
+the difference to the pinhole camera that fits best is stored. Distance rather than depth, because an error along the
+ray and one across it are at right angles: if ln d is off by at most a and the ray by at most c along each axis, the
+point is off by at most sqrt(a^2 + 2 c^2) times its distance. How the bound is split between the two follows from how
+far the rays stray from a pinhole's: noise in all directions wants equal steps, exact rays leave all to the distance.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distill3d.cache.blob import Array
+from distill3d.cache.escapes import fill_escaped, same_numbers
+from distill3d.cache.planes import Plane
+
+PARTS = DISTANCE, RAY_X, RAY_Y = ".distance", ".ray_x", ".ray_y"
+SAFETY = 0.99
+"""The steps use this share of the bound; the rest is for rounding in float32."""
+STEEPEST = 0.05
+"""Points with z below this share of their distance (87 degrees off the axis) have no usable ray."""
+SHARES = (0.05, 0.15, 0.3, 0.45, 0.577)
+"""Shares of the bound that each ray axis may get; the last gives distance and both axes the same."""
+FIT_POINTS = 2048
+MOST_UNUSABLE = 0.25
+"""A map with more than this share of its points behind the camera or nearly so is not a camera's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointPlanes:
+    """A pointmap in whole numbers."""
+
+    planes: tuple[Plane, ...]
+    """Distance, ray x, ray y."""
+    distance_step: float
+    """Of the natural logarithm of the distance."""
+    ray_step: float
+    pinhole: tuple[tuple[float, ...], ...] | None = None
+    """The camera that the rays are differences to: at pixel (u, v) its ray is p[0] + p[1] u + p[2] v, first x, then y.
+    `None`: the differences are to another map, and the distance's too."""
+
+    def note(self) -> dict[str, Any]:
+        """All but the planes, as JSON values."""
+        steps = {"distance_step": self.distance_step, "ray_step": self.ray_step}
+        return steps if self.pinhole is None else {**steps, "pinhole": self.pinhole}
+
+    def name(self, name: str) -> dict[str, Array]:
+        """The planes by the names that they are stored under."""
+        return {name + part: plane for part, plane in zip(PARTS, self.planes, strict=True)}
+
+    @classmethod
+    def read(cls, name: str, arrays: Mapping[str, Array], note: Mapping[str, Any]) -> "PointPlanes":
+        """From what `name` and `note` gave.
+
+        Raises:
+            KeyError: a plane or an entry of the note is missing.
+        """
+        pinhole = note.get("pinhole")
+        return cls(
+            planes=tuple(arrays[name + part] for part in PARTS),
+            distance_step=note["distance_step"],
+            ray_step=note["ray_step"],
+            pinhole=None if pinhole is None else tuple(map(tuple, pinhole)),
+        )
+
+
+def quantise_points(points: Array, bound: float, base: PointPlanes | None = None) -> PointPlanes | None:
+    """Whole numbers for a pointmap, such that points before the camera are off by at most `bound` of their distance.
+
+    The rounding of float32 may break the bound here and there: the caller compares, and escapes what is beyond it.
+    `None` where the map is not one of a camera that looks forward. With `base`, only differences to that map of the
+    same camera are left.
+    """
+    x, y, z = (np.ascontiguousarray(points[..., axis]) for axis in range(3))
+    with np.errstate(all="ignore"):
+        distance = np.sqrt(x * x + y * y + z * z)
+        finite = np.isfinite(distance)
+        usable = finite & (distance > 1e-18) & (z > STEEPEST * distance)
+        if int((finite & ~usable).sum()) > MOST_UNUSABLE * int(finite.sum()):
+            return None
+        rays = (x / z, y / z)
+        pinhole: tuple[tuple[float, ...], ...] | None = None
+        if base is None:
+            pinhole = _fit_pinhole(*rays, usable)
+            starts = _pinhole_rays(pinhole, usable.shape)
+        else:
+            starts = _rays(base)
+        stray = [ray - start for ray, start in zip(rays, starts, strict=True)]
+        roughness = [_roughness(part, usable) for part in stray]
+        distance_step, ray_step = _choose_steps(roughness, SAFETY * bound, base)
+        level = quantise(np.log(distance), distance_step, ~usable)
+        if base is not None:
+            level -= _ratio(base, distance_step) * base.planes[0]
+        planes = (level, *(quantise(part, ray_step, ~usable) for part in stray))
+    return PointPlanes(planes=planes, distance_step=distance_step, ray_step=ray_step, pinhole=pinhole)
+
+
+def dequantise_points(coded: PointPlanes, base: PointPlanes | None = None) -> Array:
+    """x, y, z from whole numbers, float32 (height, width, 3); the coordinates lie in memory one after another.
+
+    Raises:
+        ValueError: differences to another map, which is not given.
+    """
+    level = coded.planes[0]
+    if base is not None:
+        level = level + _ratio(base, coded.distance_step) * base.planes[0]
+    distance = exponential(level, coded.distance_step)
+    ray_x, ray_y = _rays(coded, base)
+    points = np.empty((3, *distance.shape), dtype=np.float32)
+    np.divide(distance, np.sqrt(1 + ray_x * ray_x + ray_y * ray_y), out=points[2])
+    np.multiply(ray_x, points[2], out=points[0])
+    np.multiply(ray_y, points[2], out=points[1])
+    return np.moveaxis(points, 0, -1)
+
+
+def beyond_bound(decoded: Array, points: Array, bound: float, camera: Array | float = 0.0) -> Array:
+    """Where a decoded point is neither within `bound` times its distance from `camera`, nor the very same."""
+    with np.errstate(all="ignore"):
+        error, distance = (np.zeros(points.shape[:-1], dtype=np.float32) for _ in range(2))
+        for axis, origin in enumerate(np.broadcast_to(camera, 3).astype(np.float32)):
+            own = points[..., axis]
+            error += np.square(decoded[..., axis] - own)
+            distance += np.square(own - origin)
+        beyond: Array = ~(error < np.float32(bound) ** 2 * distance)  # where both are infinite, this says nothing
+    if beyond.any():
+        beyond[beyond] = ~same_numbers(decoded[beyond], points[beyond]).all(axis=-1)
+    return beyond
+
+
+def exponential(plane: Plane, step: float) -> Array:
+    """exp(step * n), float32. A table serves all pixels: that is quicker than so many exponentials."""
+    low, high = (int(plane.min()), int(plane.max())) if plane.size else (0, 0)
+    if high - low >= 1 << 16:
+        return np.asarray(np.exp(plane * step).astype(np.float32))
+    table = np.exp(np.arange(low, high + 1) * step).astype(np.float32)
+    return np.asarray(table.take(plane - low))
+
+
+def quantise(values: Array, step: float, escaped: Array) -> Plane:
+    """The nearest whole multiple of `step`; where escaped, whatever packs well."""
+    return np.rint(fill_escaped(values, escaped) * np.float32(1 / step)).astype(np.int32)
+
+
+def _fit_pinhole(ray_x: Array, ray_y: Array, usable: Array) -> tuple[tuple[float, ...], ...]:
+    """The camera (with skew and roll) nearest to the rays."""
+    chosen = np.flatnonzero(usable)
+    chosen = chosen[:: max(1, len(chosen) // FIT_POINTS)]
+    row, column = np.divmod(chosen, usable.shape[1])
+    design = np.stack([np.ones(len(chosen)), column, row], axis=1)
+    values = np.stack([ray.reshape(-1)[chosen] for ray in (ray_x, ray_y)], axis=1).astype(np.float64)
+    fit = np.linalg.lstsq(design, values, rcond=None)[0].astype(np.float32)
+    return tuple(fit[:, 0].tolist()), tuple(fit[:, 1].tolist())
+
+
+def _pinhole_rays(pinhole: Sequence[Sequence[float]], shape: tuple[int, ...]) -> list[Array]:
+    column = np.arange(shape[1], dtype=np.float32)
+    row = np.arange(shape[0], dtype=np.float32)[:, None]
+    return [np.float32(base) + np.float32(along) * column + np.float32(down) * row for base, along, down in pinhole]
+
+
+def _rays(coded: PointPlanes, base: PointPlanes | None = None) -> list[Array]:
+    if coded.pinhole is not None:
+        starts = _pinhole_rays(coded.pinhole, coded.planes[0].shape)
+    elif base is not None:
+        starts = _rays(base)
+    else:
+        raise ValueError("a map that is kept as differences to another one, which is not there")
+    steps = zip(starts, coded.planes[1:], strict=True)
+    return [start + plane * np.float32(coded.ray_step) if plane.any() else start for start, plane in steps]
+
+
+def _ratio(base: PointPlanes, distance_step: float) -> int:
+    """Steps of distance that make one of the base's; a whole number, so that its planes carry over."""
+    return round(base.distance_step / distance_step)
+
+
+def _choose_steps(roughness: Sequence[float], bound: float, base: PointPlanes | None) -> tuple[float, float]:
+    """Steps of distance and of rays that share the bound at the least cost, for rays that stray so much."""
+    if base is None:
+        choices = [(2 * float(np.log1p(bound * np.sqrt(1 - 2 * share**2))), 2 * share * bound) for share in SHARES]
+    else:
+        # Half its step leaves 0.6 of the bound to each axis; its own leaves what its rays have.
+        left = float(np.sqrt((bound**2 - np.expm1(base.distance_step / 4) ** 2) / 2))
+        choices = [(base.distance_step, base.ray_step), (base.distance_step / 2, 2 * left)]
+
+    def bits(steps: tuple[float, float]) -> float:
+        return float(-np.log2(steps[0]) + sum(np.log2(1 + 3.8 * rough / steps[1]) for rough in roughness))
+
+    return min(choices, key=bits)
+
+
+def _roughness(stray: Array, usable: Array) -> float:
+    """Mean step between neighbours of a row; for noise about 1.13 deviations. A part of the rows shows it."""
+    every = max(1, usable.shape[0] // 32)
+    stray, usable = stray[::every], usable[::every]
+    steps = np.abs(np.diff(stray, axis=1))[usable[:, 1:] & usable[:, :-1]]
+    return float(steps.mean()) if steps.size else 0.0
