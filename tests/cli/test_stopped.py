@@ -57,7 +57,7 @@ def test_rendering_starts_again_and_gives_the_same_scene(tmp_path, monkeypatch):
 def test_a_manifest_is_whole_or_absent(chain, tmp_path, monkeypatch):
     from distill3d.data.datasets import annotated
 
-    stop_after(monkeypatch, annotated, "_matrix", 7)
+    stop_after(monkeypatch, annotated, "matrix", 7)
     stopped(call("manifest", "build", chain.scene, "--out", tmp_path / "m.parquet"))
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from distill3d.data.datasets.annotated import write_annotated_scene
 from distill3d.data.fit import ImageFit
 from distill3d.data.groups import load_group, manifest_canvas
 from distill3d.data.manifest import Manifest, ManifestRow, build_manifest
+from distill3d.data.refs import Ref
 from distill3d.data.sampling import ViewGroup, contiguous
 from distill3d.data.video import VideoPool
 from distill3d.errors import DataError
@@ -128,10 +130,9 @@ def test_all_groups_of_a_manifest_share_a_canvas(tmp_path):
 def test_exif_turns_a_photo_but_not_one_whose_camera_is_known(tmp_path):
     path = tmp_path / "1.png"
     Image.fromarray(picture(30, 40)).save(path, exif=upright_tag(6))
-    row = ManifestRow(dataset="photos", scene="s", frame=0, image="1.png", width=30, height=40)
-    known = ManifestRow(
-        dataset="annotated", scene="s", frame=1, image="1.png", width=40, height=30, intrinsics=((1.0, 0, 0),) * 3
-    )
+    row = ManifestRow(dataset="photos", scene="s", frame=0, image=Ref("1.png"), width=30, height=40)
+    camera = ((9.0, 0.0, 20.0), (0.0, 9.0, 15.0), (0.0, 0.0, 1.0))
+    known = replace(row, frame=1, width=40, height=30, intrinsics=camera)
     manifest = Manifest.from_rows([row, known], tmp_path)
     valid = load_group(manifest, ViewGroup("s", (0, 1)), FIT).valid[0]
     assert valid[0].sum(dim=0).max() == 28  # portrait: full height
@@ -153,7 +154,7 @@ def test_frames_of_a_video_are_decoded_in_place(tmp_path, shared_pool):
 
 def test_files_that_are_gone_or_changed_are_named(tmp_path):
     for number in range(3):
-        save_picture(tmp_path / f"data/{number}.png")
+        save_picture(tmp_path / f"data/{number}.png", seed=number)
     manifest, _ = build_manifest(tmp_path / "data")
     (tmp_path / "data/0.png").unlink()
     save_picture(tmp_path / "data/1.png", 24, 24)

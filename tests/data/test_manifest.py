@@ -1,6 +1,7 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,14 +9,17 @@ import pytest
 import torch
 
 from distill3d.data.datasets.annotated import write_annotated_scene
-from distill3d.data.manifest import Manifest, ManifestRow, build_manifest, check_manifest, load_manifest
+from distill3d.data.manifest import Manifest, ManifestRow, build_manifest, load_manifest
+from distill3d.data.refs import Ref, codec
+from distill3d.data.rows import Distortion
+from distill3d.data.verify import verify_files
 from distill3d.errors import DataError, OutputError
 from tests.data.pictures import save_picture
 
 
 def photo_row(scene="s", frame=0, **known):
     return ManifestRow(
-        dataset="photos", scene=scene, frame=frame, image=f"{scene}/{frame}.png", width=32, height=24, **known
+        dataset="photos", scene=scene, frame=frame, image=Ref(f"{scene}/{frame}.png"), width=32, height=24, **known
     )
 
 
@@ -34,13 +38,16 @@ def test_rows_survive_a_round_trip_exactly(tmp_path):
             7,
             intrinsics=((1.1, 0.0, 2.0), (0.0, 1.2, 3.0), (0.0, 0.0, 1.0)),
             world_from_camera=((1.0, 0, 0, 1 / 3), (0, 1.0, 0, 2), (0, 0, 1.0, 3), (0, 0, 0, 1.0)),
-            depth="room/7.npy",
-            depth_unit=0.001,
+            depth=Ref("room/7.npy", codec("npy", scale=0.001)),
+            depth_kind="distance",
+            depth_mask=Ref("room/7.mask.png", "mask", offset=512, length=99),
+            distortion=Distortion("RADIAL", (0.1, -0.02)),
+            timestamp=0.7,
             split="test",
-            is_metric=True,
+            scale="metric",
             licence="CC0-1.0",
         ),
-        photo_row("room", 8, video_frame=240),
+        replace(photo_row("room", 8), image=Ref("room.mp4", "frame", offset=240, store="video"), ordered=False),
     ]
     Manifest.from_rows(rows, tmp_path).save(tmp_path / "m.parquet")
     loaded = load_manifest(tmp_path / "m.parquet")
@@ -85,7 +92,7 @@ def test_a_folder_of_photos_becomes_one_scene(tmp_path, caplog):
     manifest, skipped = build_manifest(folder)
     assert skipped == ()
     assert manifest.scenes() == ("garden",)
-    assert [row.image for row in manifest.rows()] == [f"frame_{number}.png" for number in range(1, 13)]
+    assert [row.image.path for row in manifest.rows()] == [f"frame_{number}.png" for number in range(1, 13)]
     assert manifest.splits() == {"train": 12}
     assert f"found 12 photos of 1 scene in {folder}" in caplog.text
 
@@ -147,7 +154,7 @@ def test_a_manifest_moves_with_its_photos(tmp_path):
     shutil.move(tmp_path / "here", tmp_path / "there")
     manifest = load_manifest(tmp_path / "there/m.parquet")
     assert manifest.root == tmp_path / "there/data"
-    assert manifest.path(manifest.row("kitchen", 0).image).is_file()
+    assert manifest.path(manifest.row("kitchen", 0).image.path).is_file()
 
 
 def test_a_manifest_within_its_photos_moves_too(tmp_path):
@@ -173,9 +180,9 @@ def rewrite(path, header=None, drop=()):
 @pytest.mark.parametrize(
     ("header", "drop", "words"),
     [
-        ({"format": 2, "root": "."}, (), "manifest format 2; this distill3d knows format 1"),
+        ({"format": 1, "root": "."}, (), "manifest format 1; this distill3d knows format 2"),
         (None, (), "no manifest of distill3d"),
-        ({"format": 1, "root": "."}, ("split",), r"lacks the columns \['split'\]"),
+        ({"format": 2, "root": ".", "digest": ""}, ("split",), r"lacks the columns \['split'\]"),
     ],
 )
 def test_a_manifest_of_another_make_is_refused_with_words(tmp_path, header, drop, words):
@@ -202,13 +209,13 @@ def test_a_manifest_that_cannot_be_written_is_an_output_error(tmp_path):
 def test_checking_finds_what_is_missing_damaged_or_changed(tmp_path):
     write_annotated_scene(tmp_path / "room", torch.rand(5, 3, 6, 8), depth=torch.ones(5, 6, 8))
     manifest, _ = build_manifest(tmp_path)
-    assert check_manifest(manifest) == ()
+    assert verify_files(manifest) == ()
     images = tmp_path / "room/images"
     (images / "000000.png").unlink()
     (images / "000001.png").write_bytes((images / "000001.png").read_bytes()[:-60])
     save_picture(images / "000002.png", 9, 9)
     (tmp_path / "room/depth/000003.npy").write_bytes(b"x")
-    found = check_manifest(manifest)
+    found = verify_files(manifest)
     assert [entry.path[-10:] for entry in found] == ["000000.png", "000001.png", "000002.png", "000003.png"]
     for entry, words in zip(found, ["not exist", "cut short", "the manifest says 8x6", "depth map"], strict=True):
         assert words in entry.reason

@@ -1,3 +1,4 @@
+import os
 import random
 import subprocess
 import sys
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from distill3d.data.manifest import Manifest, ManifestRow
+from distill3d.data.refs import Ref
 from distill3d.data.sampling import ViewGroup, contiguous, nearby, random_groups, strided
 from distill3d.errors import DataError
 
@@ -16,7 +18,7 @@ def make_manifest(poses=None, splits=None, **counts):
             dataset="photos",
             scene=scene,
             frame=10 * index,
-            image=f"{scene}/{index}.jpg",
+            image=Ref(f"{scene}/{index}.jpg"),
             width=32,
             height=24,
             world_from_camera=None if poses is None else poses[index],
@@ -187,12 +189,17 @@ def test_draws_do_not_depend_on_the_hash_seed_of_python():
     code = (
         "from distill3d.data.sampling import random_groups\n"
         "from distill3d.data.table import Manifest, ManifestRow\n"
-        "known = {'dataset': '', 'image': '', 'width': 1, 'height': 1}\n"
+        "from distill3d.data.refs import Ref\n"
+        "known = {'dataset': '', 'image': Ref(''), 'width': 1, 'height': 1}\n"
         "rows = [ManifestRow(scene=scene, frame=10 * i, **known) for scene in 'ab' for i in range(9)]\n"
         "print([group.key for group in random_groups(Manifest.from_rows(rows, '.'), 3, count=5, seed=7)])"
     )
     shown = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONHASHSEED": "1"}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     here = [group.key for group in random_groups(make_manifest(a=9, b=9), 3, count=5, seed=7)]
     assert shown.stdout.strip() == str(here)

@@ -3,6 +3,7 @@ import logging
 import pytest
 import torch
 
+from distill3d.data.datasets import ScanOptions
 from distill3d.data.datasets.annotated import write_annotated_scene
 from distill3d.data.images import ImageFit
 from distill3d.data.sources import find_source, load_source
@@ -21,10 +22,10 @@ def photos(folder, count=3):
 
 def test_a_folder_of_photos(tmp_path):
     source = find_source(photos(tmp_path / "yard", 12))
-    assert (source.kind, source.num_scenes, source.num_items) == ("photos", 1, 12)
+    assert (source.dataset, len(source.parts)) == ("photos", 1)
     assert source.describe() == f"12 photos of 1 scene in {tmp_path / 'yard'}"
     rows = list(source.scan())
-    assert [row.image for row in rows] == [f"{number}.jpg" for number in range(1, 13)]
+    assert [row.image.path for row in rows] == [f"{number}.jpg" for number in range(1, 13)]
     assert {row.scene for row in rows} == {"yard"}
 
 
@@ -34,7 +35,7 @@ def test_a_folder_of_scene_folders(tmp_path):
     save_picture(tmp_path / "hall/depth/1.png")
     save_picture(tmp_path / "hall/preview.jpg")
     rows = list(find_source(tmp_path).scan())
-    assert [(row.scene, row.image) for row in rows] == [
+    assert [(row.scene, row.image.path) for row in rows] == [
         ("hall", "hall/rgb/1.jpg"),
         ("hall", "hall/rgb/2.jpg"),
         ("room2", "room2/images/1.jpg"),
@@ -49,14 +50,16 @@ def test_a_scene_with_its_photos_in_images_is_one_scene(tmp_path):
     photos(tmp_path / "buddha/masks", 4)
     (tmp_path / "buddha/README.md").write_text("about")
     rows = list(find_source(tmp_path / "buddha").scan())
-    assert (rows[0].scene, rows[0].image) == ("buddha", "images/1.jpg")
+    assert (rows[0].scene, rows[0].image.path) == ("buddha", "images/1.jpg")
     assert len(rows) == 4
 
 
 def test_photos_beside_scenes_are_a_scene_of_their_own(tmp_path):
-    photos(tmp_path, 2)
-    photos(tmp_path / "kitchen", 2)
-    assert [row.scene for row in find_source(tmp_path).scan()] == [".", ".", "kitchen", "kitchen"]
+    photos(tmp_path / "flat", 2)
+    photos(tmp_path / "flat/kitchen", 2)
+    assert [row.scene for row in find_source(tmp_path / "flat").scan()] == ["flat", "flat", "kitchen", "kitchen"]
+    photos(tmp_path / "flat/flat", 2)
+    assert {row.scene for row in find_source(tmp_path / "flat").scan()} == {".", "flat", "kitchen"}
 
 
 def test_hidden_files_and_resource_forks_are_passed_over(tmp_path):
@@ -64,7 +67,7 @@ def test_hidden_files_and_resource_forks_are_passed_over(tmp_path):
     (tmp_path / "._1.jpg").write_bytes(b"fork")
     photos(tmp_path / ".thumbs", 2)
     photos(tmp_path / "__MACOSX", 2)
-    assert find_source(tmp_path).num_items == 2
+    assert len(list(find_source(tmp_path).scan())) == 2
 
 
 def test_links_to_folders_are_followed_once(tmp_path):
@@ -72,30 +75,30 @@ def test_links_to_folders_are_followed_once(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/yard").symlink_to(tmp_path / "disk/yard")
     (tmp_path / "data/loop").symlink_to(tmp_path / "data")
-    assert find_source(tmp_path / "data").num_items == 2
+    assert len(list(find_source(tmp_path / "data").scan())) == 2
 
 
 def test_a_video_and_a_folder_of_videos(tmp_path):
     save_film(tmp_path / "b10.avi", frames=11, fps=10)
     save_film(tmp_path / "b9.avi", frames=6, fps=10)
     source = find_source(tmp_path)
-    assert (source.kind, source.num_items) == ("video", 2)
-    rows = list(source.scan(rate=2))
-    assert [(row.scene, row.video_frame) for row in rows] == [
+    assert (source.dataset, len(source.parts)) == ("video", 2)
+    rows = list(source.scan(ScanOptions(rate=2)))
+    assert [(row.scene, row.image.offset) for row in rows] == [
         *(("b9.avi", number) for number in (0, 5)),
         *(("b10.avi", number) for number in (0, 5, 10)),
     ]
     single = find_source(tmp_path / "b9.avi")
     assert single.root == tmp_path
-    assert [row.image for row in single.scan()] == ["b9.avi"] * 2
+    assert [row.image.path for row in single.scan()] == ["b9.avi"] * 2
 
 
 def test_annotated_scenes_win_over_photos(tmp_path):
     write_annotated_scene(tmp_path / "room", torch.rand(2, 3, 8, 8))
     photos(tmp_path / "others")
     source = find_source(tmp_path)
-    assert (source.kind, source.num_scenes) == ("annotated", 1)
-    assert find_source(tmp_path / "room/scene.json").kind == "annotated"
+    assert (source.dataset, len(source.parts)) == ("annotated", 1)
+    assert find_source(tmp_path / "room/scene.json").dataset == "annotated"
     assert source.describe() == f"1 scene with annotations in {tmp_path}"
 
 
@@ -165,7 +168,7 @@ def test_one_photo_is_too_few_unless_one_is_enough(tmp_path, name):
 
 
 def test_a_video_of_one_frame_is_too_short(tmp_path):
-    with pytest.raises(DataError, match=r"gives 1 frames, expected at least 2. Film for longer"):
+    with pytest.raises(DataError, match=r"gives 1 frame, expected at least 2. Film for longer"):
         load_source(save_film(tmp_path / "a.avi", frames=1), SMALL)
 
 
@@ -175,9 +178,9 @@ def test_real_scenes_are_found(shared_data, name):
     rows = list(source.scan())
     assert {row.scene for row in rows} == {name}
     assert {(row.width, row.height) for row in rows} == {(640, 360)}
-    names = [int(row.image.split("/")[1].split(".")[0]) for row in rows]
+    names = [int(row.image.path.split("/")[1].split(".")[0]) for row in rows]
     assert names == sorted(names)
-    assert len(names) == source.num_items
+    assert source.describe().startswith(f"{len(names)} photos of 1 scene")
 
 
 def test_an_annotated_scene_brings_the_cameras_of_the_photos_that_could_be_read(tmp_path):

@@ -146,10 +146,10 @@ def test_an_unreadable_photo_costs_its_groups_alone(tmp_path, scenes):
     manifest = build_manifest(root)[0]
     groups = contiguous(manifest, 2)
     row = manifest.row(groups[0].scene, groups[0].frames[0])
-    (root / row.image).write_bytes(b"not a picture")
+    (root / row.image.path).write_bytes(b"not a picture")
     done = run_teacher(Fake(), manifest, groups, tmp_path / "c", fit=FIT, batch_size=2)
     assert [key for key, _ in done.failures] == [groups[0].key]
-    assert row.image.split("/")[-1] in done.failures[0][1]
+    assert row.image.path.split("/")[-1] in done.failures[0][1]
     assert done.num_written == len(groups) - 1
 
 
@@ -258,7 +258,7 @@ def test_real_photos_go_through_a_network_into_a_cache(tmp_path, shared_data):
         shutil.copy(path, photos)
     manifest = build_manifest(photos)[0]
     groups = contiguous(manifest, 2)
-    broken = photos / manifest.row(groups[-1].scene, groups[-1].frames[-1]).image
+    broken = photos / manifest.row(groups[-1].scene, groups[-1].frames[-1]).image.path
     broken.write_bytes(broken.read_bytes()[:2000])
     spec = models.get("distill3r")
     teacher = NetworkTeacher(spec.build(spec.variant("tiny")), name="tiny")

@@ -1,8 +1,10 @@
 """Reading one photo of any common kind to upright 8-bit RGB."""
 
+import contextlib
 import importlib.util
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from distill3d.data.fit import Size
+from distill3d.data.refs import Span
 from distill3d.errors import DataError
 from distill3d.files import PathLike
 
@@ -26,7 +29,7 @@ PHOTO_SUFFIXES = frozenset(
 """Names that are taken for photos, in lower case."""
 
 # What the decoders of PIL raise on damaged bytes, found by feeding them such; RuntimeError comes from AVIF.
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, RuntimeError, MemoryError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
@@ -43,23 +46,24 @@ _UPRIGHT = {
 _ORIENTATION = 0x0112
 
 
-def photo_size(path: PathLike, *, upright: bool = True) -> Size:
+def photo_size(photo: PathLike | Span, *, upright: bool = True) -> Size:
     """(height, width) of a photo, from its header alone.
 
     Raises:
         DataError: it is no photo that can be read.
     """
+    span = _span(photo)
     try:
-        with _open(Path(path)) as image:
+        with _open(span) as image:
             width, height = image.size
             turned = upright and image.format != "TIFF" and _orientation(image) >= 5  # TIFF sizes are upright already
             return (width, height) if turned else (height, width)
-    except _UNREADABLE as error:
-        raise _unreadable(Path(path), error) from error
+    except UNREADABLE as error:
+        raise _unreadable(span, error) from error
 
 
 def read_photo(
-    path: PathLike, size: Size | None = None, *, upright: bool = True
+    photo: PathLike | Span, size: Size | None = None, *, upright: bool = True
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Decode a photo to 8-bit RGB, whatever it is stored as.
 
@@ -67,7 +71,7 @@ def read_photo(
     pictures the first is taken. Values are passed on as stored: no colour profile is applied.
 
     Args:
-        path: the photo.
+        photo: a file, or a stretch of one.
         size: (height, width) to resize to, antialiased; JPEGs are then decoded at a fraction of their size where that
             does no harm.
         upright: apply EXIF orientation; `size` is then the upright size.
@@ -75,9 +79,9 @@ def read_photo(
     Raises:
         DataError: it cannot be read; the message says why.
     """
-    path = Path(path)
+    span = _span(photo)
     try:
-        with _open(path) as image:
+        with _open(span) as image:
             box = None
             if size is not None and image.format in ("JPEG", "MPO"):
                 turned = upright and _orientation(image) >= 5
@@ -87,8 +91,8 @@ def read_photo(
             image.load()
             orientation = _orientation(image) if upright else 1  # asked for after loading: TIFFs turn themselves
             rgb = _to_rgb(image)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+    except UNREADABLE as error:
+        raise _unreadable(span, error) from error
     if size is not None:
         height, width = (size[1], size[0]) if orientation >= 5 else size
         if (height, width) != (rgb.height, rgb.width) or box is not None:
@@ -122,18 +126,24 @@ def resize_pixels(
     return np.array(resized)
 
 
-def _open(path: Path) -> Image.Image:
+def _span(photo: PathLike | Span) -> Span:
+    return photo if isinstance(photo, Span) else Span(Path(photo))
+
+
+@contextlib.contextmanager
+def _open(span: Span) -> Iterator[Image.Image]:
     """Open a photo without decoding it; HEIC as well where `pillow-heif` is installed."""
-    if path.suffix.lower() in _HEIF_SUFFIXES and importlib.util.find_spec("pillow_heif") is not None:
+    if span.path.suffix.lower() in _HEIF_SUFFIXES and importlib.util.find_spec("pillow_heif") is not None:
         plugin: Any = importlib.import_module("pillow_heif")
         plugin.register_heif_opener()
-    return Image.open(path)
+    with span.open() as file, Image.open(file) as image:
+        yield image
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except _UNREADABLE:  # damaged metadata is no reason to refuse the picture
+    except UNREADABLE:  # damaged metadata is no reason to refuse the picture
         return 1
     return value if value in _UPRIGHT else 1
 
@@ -159,8 +169,9 @@ def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
     return values.round().clip(0, 255).astype(np.uint8)
 
 
-def _unreadable(path: Path, error: BaseException) -> DataError:
+def _unreadable(span: Span, error: BaseException) -> DataError:
     """Say in words why a file is no usable photo."""
+    path = span.path
     if not path.exists():
         return DataError(f"{path} does not exist. Check the path.")
     if path.is_dir():
@@ -175,7 +186,7 @@ def _unreadable(path: Path, error: BaseException) -> DataError:
             "or export it as JPEG."
         )
     if isinstance(error, UnidentifiedImageError):
-        return DataError(f"{path} is not a photo that can be recognised. Export it as JPEG or PNG.")
+        return DataError(f"{span} is not a photo that can be recognised. Export it as JPEG or PNG.")
     if isinstance(error, Image.DecompressionBombError):
-        return DataError(f"{path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels. Scale it down first.")
-    return DataError(f"{path} cannot be decoded ({error}); it may be cut short or damaged. Copy it again.")
+        return DataError(f"{span} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels. Scale it down first.")
+    return DataError(f"{span} cannot be decoded ({error}); it may be cut short or damaged. Copy it again.")

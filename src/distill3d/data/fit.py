@@ -1,7 +1,7 @@
 """How photos of any size become images of one size. Light on imports, so that configurations can hold an `ImageFit`."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,8 +33,8 @@ class ImageFit:
             raise ConfigError(f"There is no image mode {self.mode!r}; expected 'pad' or 'crop'.")
 
 
-def canvas_size(source_sizes: Sequence[Size], fit: ImageFit) -> Size:
-    """The one canvas for photos of these sizes.
+def canvas_size(source_sizes: Sequence[Size] | Mapping[Size, int], fit: ImageFit) -> Size:
+    """The one canvas for photos of these sizes, listed one by one or with how many there are of each.
 
     For `pad` it is the smallest box of whole multiples that holds every resized photo, so equal photos get fewer than
     `multiple` rows or columns of padding and a mix of portrait and landscape gets a square-ish canvas. For `crop` it is
@@ -45,11 +45,13 @@ def canvas_size(source_sizes: Sequence[Size], fit: ImageFit) -> Size:
     """
     if not source_sizes:
         raise DataError("There are no photos to find an image size for, expected at least one.")
-    resized = [long_side_size(size, fit.long_side) for size in source_sizes]
+    resized: Counter[Size] = Counter()
+    for size, count in Counter(source_sizes).items():
+        resized[long_side_size(size, fit.long_side)] += count
     if fit.mode == "pad":
         height, width = (max(size[axis] for size in resized) for axis in (0, 1))
         return _round_up(height, fit.multiple), _round_up(width, fit.multiple)
-    ((height, width), _), *_ = Counter(resized).most_common(1)  # equal counts keep the order of appearance
+    ((height, width), _), *_ = resized.most_common(1)  # equal counts keep the order of appearance
     return max(height // fit.multiple, 1) * fit.multiple, max(width // fit.multiple, 1) * fit.multiple
 
 

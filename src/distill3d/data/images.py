@@ -83,7 +83,7 @@ def load_views(
             break  # otherwise a photo with a sound header was broken, and the canvas must not depend on it
     skipped = tuple(Skipped(str(files[index]), failures[index]) for index in sorted(failures))
     if len(sizes) < at_least:
-        raise DataError(_too_few(len(sizes), len(files), at_least, skipped))
+        raise DataError(too_few(len(sizes), len(files), at_least, skipped))
     kept = [placements[index] for index in sizes]
     images = [to_unit_range(place_image(decoded[index], placements[index])) for index in sizes]
     views = Views(images=torch.stack(images)[None], valid=torch.stack([place.valid() for place in kept])[None])
@@ -107,7 +107,8 @@ def unique_names(paths: Sequence[Path]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _too_few(usable: int, found: int, at_least: int, skipped: Sequence[Skipped]) -> str:
+def too_few(usable: int, found: int, at_least: int, skipped: Sequence[Skipped]) -> str:
+    """Why so few photos are too few, in words."""
     if found == 0:
         return f"There are no photos, expected at least {at_least}. Give a folder of photos or a video."
     counted = "1 photo" if usable == 1 else f"{usable} photos"

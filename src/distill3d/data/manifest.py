@@ -1,93 +1,168 @@
-"""Manifests: built from whatever lies at a path, checked against it, saved and loaded."""
+"""Manifests: built from whatever lies at a path, part by part, and brought up to date when something has changed."""
 
+import hashlib
 import logging
-from dataclasses import replace
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
-from distill3d.data.datasets.annotated import read_depth
-from distill3d.data.decode import photo_size, read_photo
+import numpy as np
+import pyarrow as pa
+
+from distill3d.data import datasets
+from distill3d.data.columns import to_table
+from distill3d.data.datasets import ScanOptions
 from distill3d.data.rows import ManifestRow as ManifestRow
 from distill3d.data.rows import Skipped
-from distill3d.data.sources import find_source
+from distill3d.data.scenes import scene_table
+from distill3d.data.sources import Source, find_source
 from distill3d.data.table import Manifest as Manifest
 from distill3d.data.table import load_manifest as load_manifest
+from distill3d.data.verify import find_problem
+from distill3d.data.walk import visible_files
 from distill3d.errors import DataError
 from distill3d.files import PathLike
 from distill3d.progress import track
 
 logger = logging.getLogger(__name__)
 
+_ALONE_SECONDS = 2.0
+"""Work that one process has done by then is not worth starting others for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions(ScanOptions):
+    """What is wanted of a manifest."""
+
+    test_fraction: float = 0.0
+    """Share of the frames that become the split "test", spread evenly over each scene; for sources that state no split
+    themselves. All others are "train"."""
+    verify: bool = False
+    """Decode every photo and depth map; otherwise photos are judged by their headers."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.test_fraction < 1:
+            raise DataError(f"test_fraction is {self.test_fraction}, expected at least 0 and below 1, as in 0.1.")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A manifest, and how it came to be."""
+
+    manifest: Manifest
+    skipped: tuple[Skipped, ...]
+    """What was left out and why, in the parts that were read this time."""
+    source: Source
+    read: int
+    """Parts that are new or have changed."""
+    kept: int
+    """Parts that are as they were."""
+    dropped: int
+    """Parts that are gone."""
+
 
 def build_manifest(
     path: PathLike,
     *,
-    test_fraction: float = 0.0,
-    verify: bool = False,
-    rate: float = 2.0,
-    max_frames: int | None = None,
+    dataset: str | None = None,
+    previous: Manifest | None = None,
+    workers: int = 1,
+    **options: object,
 ) -> tuple[Manifest, tuple[Skipped, ...]]:
+    """List every usable frame at a path; see `build`, of which this gives the manifest and what was left out."""
+    built = build(path, BuildOptions(**options), dataset=dataset, previous=previous, workers=workers)  # type: ignore[arg-type]
+    return built.manifest, built.skipped
+
+
+def build(
+    path: PathLike,
+    options: BuildOptions | None = None,
+    *,
+    dataset: str | None = None,
+    previous: Manifest | None = None,
+    workers: int = 1,
+) -> Built:
     """List every usable frame at a path, whatever kind of source it is.
 
     Args:
-        path: a folder of photos, of scene folders, of annotated scenes or of videos, or a single file.
-        test_fraction: share of the frames that become the split "test", spread evenly over each scene; for sources
-            that state no split themselves. All others are "train".
-        verify: decode every photo and depth map; otherwise photos are judged by their headers.
-        rate: frames per second taken from a video.
-        max_frames: at most this many frames from each video.
-
-    Returns:
-        The manifest, and what was left out and why.
+        path: a folder of photos, of scene folders or of videos, a data set, a project with cameras, or a file.
+        options: what is wanted.
+        dataset: name of the layout; found out if `None`.
+        previous: an earlier manifest of the same path: parts that have not changed since are taken from it, those that
+            are gone are dropped.
+        workers: processes that read parts. More than one only where the program guards its start with
+            `if __name__ == "__main__"`.
 
     Raises:
-        DataError: nothing usable was found, or `test_fraction` is not in [0, 1).
+        DataError: nothing usable was found.
     """
-    if not 0 <= test_fraction < 1:
-        raise DataError(f"test_fraction is {test_fraction}, expected at least 0 and below 1, as in 0.1.")
-    source = find_source(path)
-    skipped: list[Skipped] = []
-    rows = []
-    scanned = source.scan(rate=rate, max_frames=max_frames, on_skip=skipped.append)
-    total = source.num_items if source.kind == "photos" else None
-    for row in track(scanned, "listing frames", total, unit="frames"):
-        problem = _find_problem(row, source.root) if verify else None
-        if problem is None:
-            rows.append(row)
-        else:
-            skipped.append(Skipped(row.image, problem))
-    if not rows:
+    options = options or BuildOptions()
+    source = find_source(path, dataset)
+    wanted = {part.relative_to(source.root).as_posix(): part for part in source.parts}
+    stamps = {name: _stamp(part, source.dataset, options) for name, part in wanted.items()}
+    kept = _unchanged(previous, stamps) if previous is not None else {}
+    jobs = [(source.dataset, part, source.root, options) for name, part in wanted.items() if name not in kept]
+    tables, skipped = list(kept.values()), []
+    for table, lost in track(_read_parts(jobs, workers), "listing scenes", len(jobs), unit="parts"):
+        tables.append(table)
+        skipped += lost
+    tables, twice = _without_twins(tables)
+    skipped += twice
+    if not sum(len(table) for table in tables):
         reasons = "".join(f"\n  {entry.reason}" for entry in skipped[:5])
         raise DataError(f"Found {source.describe()}, but none can be used. What was left out:{reasons}")
-    return Manifest.from_rows(_fill_splits(rows, test_fraction), source.root), tuple(skipped)
+    parts = [*kept, *(name for name in wanted if name not in kept)]
+    manifest = Manifest.from_tables(tables, source.root)
+    origins = {
+        scene: (name, stamps[name])
+        for name, table in zip(parts, tables, strict=True)
+        for scene in table["scene"].unique().to_pylist()
+    }
+    gone = _parts_of(previous) - wanted.keys() if previous is not None else set()
+    return Built(
+        replace(manifest, known_scenes=scene_table(manifest.table, origins)),
+        tuple(skipped),
+        source,
+        read=len(jobs),
+        kept=len(kept),
+        dropped=len(gone),
+    )
 
 
-def check_manifest(manifest: Manifest) -> tuple[Skipped, ...]:
-    """Decode every photo and depth map that a manifest names, and list those that are missing, damaged or changed.
-
-    Frames of videos are checked for the presence of the video alone.
-    """
-    found = []
-    for row in track(manifest.rows(), "checking frames", len(manifest), unit="frames"):
-        problem = _find_problem(row, manifest.root)
-        if problem is not None:
-            found.append(Skipped(row.image, problem))
-    return tuple(found)
+_Job = tuple[str, Path, Path, BuildOptions]
 
 
-def _find_problem(row: ManifestRow, root: Path) -> str | None:
-    """Why a frame cannot be used, if so."""
-    if row.video_frame is not None:
-        return None if (root / row.image).is_file() else f"{root / row.image} does not exist."
+def _read_parts(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[pa.Table, list[Skipped]]]:
+    """Read parts in their order: the first ones here, the rest by other processes if there is much left."""
+    start, done = time.monotonic(), 0
+    while done < len(jobs) and (workers < 2 or time.monotonic() - start < _ALONE_SECONDS):
+        yield _read_part(jobs[done])
+        done += 1
+    rest = jobs[done:]
+    if rest:
+        # Not forked: the threads of numerical libraries do not survive that.
+        with ProcessPoolExecutor(min(workers, len(rest)), get_context("spawn")) as pool:
+            yield from pool.map(_read_part, rest, chunksize=max(1, min(16, len(rest) // (4 * workers))))
+
+
+def _read_part(job: _Job) -> tuple[pa.Table, list[Skipped]]:
+    dataset, part, root, options = job
+    skipped: list[Skipped] = []
+    rows = []
     try:
-        size = photo_size(root / row.image, upright=row.is_upright)
-        if size != (row.height, row.width):
-            return f"{root / row.image} is {size[1]}x{size[0]}, the manifest says {row.width}x{row.height}."
-        read_photo(root / row.image, (8, 8), upright=row.is_upright)
-        if row.depth is not None:
-            read_depth(root / row.depth)
-    except DataError as error:
-        return str(error)
-    return None
+        for row in datasets.get(dataset).read(part, root, options, skipped.append):
+            problem = find_problem(row, root) if options.verify else None
+            if problem is None:
+                rows.append(row)
+            else:
+                skipped.append(Skipped(row.image.path, problem))
+    except (DataError, OSError) as error:  # one bad part among thousands
+        rows = []
+        skipped.append(Skipped(part.relative_to(root).as_posix(), str(error)))
+    return to_table(_fill_splits(rows, options.test_fraction)), skipped
 
 
 def _fill_splits(rows: list[ManifestRow], test_fraction: float) -> list[ManifestRow]:
@@ -103,3 +178,50 @@ def _fill_splits(rows: list[ManifestRow], test_fraction: float) -> list[Manifest
         is_test = int(place * test_fraction + 0.5) > int((place - 1) * test_fraction + 0.5)
         filled.append(replace(row, split="test" if is_test else "train"))
     return filled
+
+
+def _stamp(part: Path, dataset: str, options: BuildOptions) -> str:
+    """A hash of everything that the rows of a part depend on, without opening a file."""
+    hasher = hashlib.blake2b(f"{dataset}\n{options}\n".encode(), digest_size=12)
+    for file in visible_files(part) if part.is_dir() else [part]:
+        try:
+            state = file.stat()
+        except OSError:
+            continue  # a link to nowhere
+        hasher.update(
+            f"{file.relative_to(part)}\n{state.st_size}\n{state.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
+        )
+    return hasher.hexdigest()
+
+
+def _parts_of(manifest: Manifest) -> set[str]:
+    return set(manifest.scene_table["part"].to_pylist()) - {""}
+
+
+def _unchanged(previous: Manifest, stamps: dict[str, str]) -> dict[str, pa.Table]:
+    """Rows of the parts that have the same stamp as before."""
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for scene in previous.scene_table.select(["part", "stamp", "first", "frames"]).to_pylist():
+        if scene["stamp"] and stamps.get(scene["part"]) == scene["stamp"]:
+            spans.setdefault(scene["part"], []).append((scene["first"], scene["frames"]))
+    return {
+        part: pa.concat_tables([previous.table.slice(first, count) for first, count in held])
+        for part, held in spans.items()
+    }
+
+
+def _without_twins(tables: Sequence[pa.Table]) -> tuple[list[pa.Table], list[Skipped]]:
+    """Leave out frames whose picture an earlier one has already: the same bytes of the same file, read likewise."""
+    seen: set[tuple[str, str, int | None]] = set()
+    kept, skipped = [], []
+    for table in tables:
+        offsets = table["image_offset"].to_pylist() if "image_offset" in table.column_names else [None] * len(table)
+        names, codecs = table["image"].to_pylist(), table["image_codec"].to_pylist()
+        fresh = np.ones(len(table), dtype=bool)
+        for place, picture in enumerate(zip(names, codecs, offsets, strict=True)):
+            if picture in seen:
+                fresh[place] = False
+                skipped.append(Skipped(picture[0], f"{picture[0]} is listed twice; only the first is kept."))
+            seen.add(picture)
+        kept.append(table if fresh.all() else table.filter(pa.array(fresh)))
+    return kept, skipped

@@ -3,54 +3,101 @@
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+
+from distill3d.data.refs import Ref
 from distill3d.files import PathLike
 
 logger = logging.getLogger(__name__)
 
 Matrix = tuple[tuple[float, ...], ...]
 """A small matrix as it is stored: rows of Python floats (float64)."""
+DepthKind = Literal["z", "distance"]
+
+
+Scale = Literal["metric", "sfm", "relative", ""]
+"""What a scene unit is: the metre; one unknown length that depth and poses of the scene share (structure from motion);
+another unknown length in each depth map; or not known."""
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """How a lens departs from the pinhole that `intrinsics` describe."""
+
+    model: str
+    """COLMAP's name of the camera model, as in "OPENCV_FISHEYE"."""
+    params: tuple[float, ...]
+    """Its distortion parameters in COLMAP's order, without focal lengths and principal point."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestRow:
     """One frame: where its picture is, and whatever is known about its camera.
 
-    Paths are relative to the root of the manifest and use `/`. A frame with `intrinsics` or `depth` is read as stored,
-    because those speak of stored pixels; any other photo is turned upright as its EXIF orientation says.
+    A frame with `intrinsics` or `depth` is read as stored, because those speak of stored pixels; any other photo is
+    turned upright as its EXIF orientation says.
     """
 
     dataset: str
     """The kind of source it came from: the name of a file in `data/datasets`."""
     scene: str
     frame: int
-    """Position in true numeric order within the scene; unique there, gaps allowed."""
-    image: str
-    """Photo, or the video that holds `video_frame`."""
+    """Position in true time order within the scene; unique there, gaps allowed."""
+    image: Ref
     width: int
     height: int
     """Size in pixels as it is read (upright)."""
-    video_frame: int | None = None
+    timestamp: float | None = None
+    """Seconds, on any clock that the frames of the scene share."""
+    ordered: bool = True
+    """Whether neighbouring frame numbers are neighbours in time; False for collections of photos."""
     intrinsics: Matrix | None = None
     """3x3, in pixels of this picture, integer pixel centres."""
+    distortion: Distortion | None = None
+    """`None` for a pinhole."""
     world_from_camera: Matrix | None = None
     """4x4, OpenCV axes, in the world of the scene."""
-    depth: str | None = None
-    """Planar z-depth: `.npy` (float) or 16-bit `.png`; 0 = unknown."""
-    depth_unit: float = 1.0
-    """Scene units per stored step of depth."""
+    depth: Ref | None = None
+    """In scene units, 0 = unknown; may have fewer pixels than the picture, over the same field of view."""
+    depth_kind: DepthKind = "z"
+    """Whether the file holds planar z-depth, or the distance along each ray (it is read as z-depth all the same)."""
+    depth_mask: Ref | None = None
+    """Where the depth may be trusted."""
+    sky: Ref | None = None
+    """Where the picture shows something infinitely far away."""
+    mask: Ref | None = None
+    """Where the picture may be used at all (not blacked out, not a moving person)."""
     split: str = ""
     """`train`, `val` or `test`; empty where the source does not say."""
-    is_metric: bool = False
-    """Whether the scene unit is the metre."""
+    scale: Scale = ""
     licence: str = ""
 
     @property
     def is_upright(self) -> bool:
         """Whether the photo is turned upright by EXIF: not where a camera or depth map speaks of stored pixels."""
         return self.intrinsics is None and self.depth is None
+
+    @property
+    def is_metric(self) -> bool:
+        """Whether the scene unit is the metre."""
+        return self.scale == "metric"
+
+    def images_only(self) -> "ManifestRow":
+        """The same photo, and nothing that is known about it."""
+        return replace(
+            self,
+            intrinsics=None,
+            distortion=None,
+            world_from_camera=None,
+            depth=None,
+            depth_kind="z",
+            depth_mask=None,
+            sky=None,
+        )
 
 
 @dataclass(frozen=True)
@@ -85,3 +132,17 @@ def natural_key(name: PathLike) -> tuple[tuple[int, int, str], ...]:
         else:
             key.append(({"/": 0, ".": 1}.get(part, 3), 0, part))
     return (*key, (-1, 0, text))
+
+
+def matrix(values: Any, size: int) -> Matrix | None:
+    """A square matrix as rows of floats; `None` stays `None`.
+
+    Raises:
+        ValueError: it has another shape, or an entry that is not finite.
+    """
+    if values is None:
+        return None
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != (size, size) or not np.isfinite(array).all():
+        raise ValueError(f"a camera matrix has shape {array.shape} or a non-finite entry, expected {size}x{size}")
+    return tuple(tuple(row) for row in array.tolist())

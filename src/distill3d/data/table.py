@@ -1,14 +1,21 @@
-"""The table behind a manifest: one Parquet file that lists every frame, with its camera where that is known.
+"""Manifests: every frame of every scene in one Parquet file, with a small table of the scenes beside it.
 
-Columns are the fields of `ManifestRow`, matrices flattened to lists of float64. The metadata of the schema holds, under
-the key `distill3d.manifest`, {"format": 1, "root": "..."}; media stay where they are, below the root.
+    photos.parquet            frames: the columns of `data.columns`, scene by scene, each in true time order
+    photos.scenes.parquet     scenes: where each stands in the frames, what it has, and what it was read from
+    photos.arrow              the frames uncompressed, mapped into memory by every process; made for large manifests
+
+The first is the manifest; the others are made from it where they are missing or belong to another. The metadata of its
+schema holds, under `distill3d.manifest`, {"format": 2, "root": "...", "digest": "..."}; media stay where they are,
+below the root.
 """
 
-import itertools
+import bisect
+import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,40 +24,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distill3d.data.rows import ManifestRow, Matrix, natural_key
+from distill3d.data.columns import REQUIRED, to_rows, to_table, without_empty
+from distill3d.data.mapped import map_table, write_mapped
+from distill3d.data.rows import ManifestRow, natural_key
+from distill3d.data.scenes import scene_table
 from distill3d.errors import DataError
 from distill3d.files import PathLike, atomic_writer
 
-FORMAT = 1
-_METADATA_KEY = b"distill3d.manifest"
-_MATRICES = {"intrinsics": 3, "world_from_camera": 4}
-_SCHEMA = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("scene", pa.string()),
-        ("frame", pa.int64()),
-        ("image", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("video_frame", pa.int64()),
-        ("intrinsics", pa.list_(pa.float64())),
-        ("world_from_camera", pa.list_(pa.float64())),
-        ("depth", pa.string()),
-        ("depth_unit", pa.float64()),
-        ("split", pa.string()),
-        ("is_metric", pa.bool_()),
-        ("licence", pa.string()),
-    ]
-)
+FORMAT = 2
+METADATA_KEY = b"distill3d.manifest"
+MAPPED_FROM = 200_000
+"""Manifests of at least so many frames are mapped into memory; smaller ones are read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Manifest:
-    """Frames of scenes; those of a scene are always in true numeric order."""
+    """Frames of scenes; those of a scene stand together and in true time order."""
 
     table: pa.Table
     root: Path
     """The folder that the paths in it start from."""
+    known_scenes: pa.Table | None = None
+    """Its table of scenes, if it was at hand."""
 
     @classmethod
     def from_rows(cls, rows: Iterable[ManifestRow], root: PathLike) -> "Manifest":
@@ -59,21 +54,45 @@ class Manifest:
         Raises:
             DataError: two rows are the same frame of the same scene.
         """
-        ordered = sorted(rows, key=lambda row: (natural_key(row.scene), row.frame))
-        for before, after in itertools.pairwise(ordered):
-            if (before.scene, before.frame) == (after.scene, after.frame):
-                raise DataError(
-                    f"Frame {after.frame} of scene {after.scene} is listed twice ({before.image} and {after.image}); "
-                    "expected each once."
-                )
-        return cls(pa.Table.from_pylist([_to_record(row) for row in ordered], schema=_SCHEMA), Path(root))
+        return cls.from_tables([to_table(rows)], root)
+
+    @classmethod
+    def from_tables(cls, tables: Iterable[pa.Table], root: PathLike) -> "Manifest":
+        """As `from_rows`, from rows that are tables already (of `columns.to_table`).
+
+        Raises:
+            DataError: two rows are the same frame of the same scene.
+        """
+        joined = pa.concat_tables(tables, promote_options="default").unify_dictionaries().combine_chunks()
+        codes, names = _encoded(joined["scene"])
+        rank = np.empty(len(names), dtype=np.int64)
+        rank[sorted(range(len(names)), key=lambda code: natural_key(names[code]))] = np.arange(len(names))
+        frames = joined["frame"].to_numpy()
+        order = np.lexsort((frames, rank[codes])) if len(joined) else np.empty(0, dtype=np.int64)
+        scenes, numbers = codes[order], frames[order]
+        twice = np.flatnonzero((scenes[1:] == scenes[:-1]) & (numbers[1:] == numbers[:-1]))
+        if len(twice):
+            first, second = (joined["image"][int(order[place])].as_py() for place in (twice[0], twice[0] + 1))
+            raise DataError(
+                f"Frame {numbers[twice[0]]} of scene {names[scenes[twice[0]]]} is listed twice ({first} and {second}); "
+                "expected each once."
+            )
+        return cls(without_empty(joined.take(pa.array(order))), Path(root))
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
+    @cached_property
+    def scene_table(self) -> pa.Table:
+        """One row per scene; see `data.scenes`."""
+        return self.known_scenes if self.known_scenes is not None else scene_table(self.table)
+
     def scenes(self, split: str | None = None) -> tuple[str, ...]:
         """Names of the scenes (that have frames in `split`), in natural order."""
-        return tuple(scene for scene in self._index if split is None or self.frames(scene, split))
+        if split is None:
+            return tuple(self._places)
+        splits = self.scene_table["splits"].to_pylist()
+        return tuple(scene for scene, held in zip(self._places, splits, strict=True) if split in held)
 
     def frames(self, scene: str, split: str | None = None) -> tuple[int, ...]:
         """Frame numbers of a scene (in `split`), ascending.
@@ -81,9 +100,10 @@ class Manifest:
         Raises:
             DataError: there is no such scene.
         """
-        numbers, positions = self._positions(scene)
+        first, numbers = self._frames(scene)
         if split is not None:
-            numbers = numbers[self._splits[positions] == split]
+            held = self.table["split"].slice(first, len(numbers)).to_pylist()
+            numbers = numbers[[word == split for word in held]]
         return tuple(numbers.tolist())
 
     def row(self, scene: str, frame: int) -> ManifestRow:
@@ -92,24 +112,34 @@ class Manifest:
         Raises:
             DataError: there is no such scene or frame.
         """
-        numbers, positions = self._positions(scene)
+        first, numbers = self._frames(scene)
         place = int(np.searchsorted(numbers, frame))
         if place == len(numbers) or numbers[place] != frame:
             raise DataError(
                 f"Scene {scene} has no frame {frame}; it has {len(numbers)} between {numbers[0]} and {numbers[-1]}. "
                 "The manifest may be another than the one the frame was chosen from."
             )
-        return _to_row(self.table.slice(int(positions[place]), 1).to_pylist()[0])
+        batch = bisect.bisect_right(self._starts, first + place) - 1
+        return to_rows(self._batches[batch].slice(first + place - self._starts[batch], 1).to_pylist())[0]
 
-    def rows(self) -> Iterator[ManifestRow]:
-        """All frames, scene by scene."""
-        for batch in self.table.to_batches(max_chunksize=4096):
-            yield from map(_to_row, batch.to_pylist())
+    def rows(self, scene: str | None = None) -> Iterator[ManifestRow]:
+        """All frames, scene by scene; or those of one scene.
+
+        Raises:
+            DataError: there is no such scene.
+        """
+        table = self.table
+        if scene is not None:
+            first, numbers = self._frames(scene)
+            table = table.slice(first, len(numbers))
+        for batch in table.to_batches(max_chunksize=4096):
+            yield from to_rows(batch.to_pylist())
 
     def splits(self) -> dict[str, int]:
         """Number of frames in each split."""
-        names, counts = np.unique(self._splits, return_counts=True)
-        return dict(zip(names.tolist(), counts.tolist(), strict=True))
+        codes, words = _encoded(self.table["split"])
+        counts = np.bincount(codes, minlength=len(words)).tolist()
+        return {word: count for word, count in sorted(zip(words, counts, strict=True)) if count}
 
     def path(self, relative: str) -> Path:
         """Where a file named in a row is on this machine."""
@@ -117,21 +147,23 @@ class Manifest:
 
     def summary(self) -> dict[str, Any]:
         """What it holds, ready for JSON."""
-        table = self.table
         return {
             "frames": len(self),
-            "scenes": len(self._index),
+            "scenes": len(self._places),
+            "datasets": _words(self.table["dataset"]),
             "splits": self.splits(),
-            "with_intrinsics": len(self) - table["intrinsics"].null_count,
-            "with_poses": len(self) - table["world_from_camera"].null_count,
-            "with_depth": len(self) - table["depth"].null_count,
-            "from_video": len(self) - table["video_frame"].null_count,
-            "licences": sorted(set(table["licence"].to_pylist()) - {""}),
+            "with_intrinsics": self._count("intrinsics"),
+            "with_poses": self._count("world_from_camera"),
+            "with_depth": self._count("depth"),
+            "distorted": self._count("distortion_model"),
+            "from_video": self._count("image_store"),
+            "scales": _words(self.table["scale"]),
+            "licences": _words(self.table["licence"]),
             "root": str(self.root),
         }
 
     def save(self, path: PathLike) -> Path:
-        """Write it as one Parquet file.
+        """Write it as one Parquet file, and its table of scenes beside it.
 
         The root is kept relative to the file where one of the two lies within the other's folder, so that they can be
         moved together; absolute otherwise.
@@ -140,37 +172,52 @@ class Manifest:
             OutputError: the place cannot be written to.
         """
         path = Path(path)
-        header = {"format": FORMAT, "root": _portable_root(self.root, path)}
-        table = self.table.replace_schema_metadata({_METADATA_KEY: json.dumps(header, sort_keys=True).encode()})
-        with atomic_writer(path, needed=table.nbytes) as file:
-            pq.write_table(table, file, compression="zstd")
+        digest = _digest(self.table)
+        header = {"format": FORMAT, "root": _portable_root(self.root, path), "digest": digest}
+        metadata = {METADATA_KEY: json.dumps(header, sort_keys=True).encode()}
+        scenes = self.scene_table.replace_schema_metadata(metadata)
+        with atomic_writer(path, needed=self.table.nbytes) as file:
+            pq.write_table(self.table.replace_schema_metadata(metadata), file, compression="zstd")
+        with atomic_writer(beside(path, ".scenes.parquet"), needed=scenes.nbytes) as file:
+            pq.write_table(scenes, file, compression="zstd")
+        beside(path, ".arrow").unlink(missing_ok=True)
+        if len(self) >= MAPPED_FROM:
+            write_mapped(self.table, beside(path, ".arrow"), digest)
         return path
 
     @cached_property
-    def _index(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """For each scene the frame numbers, ascending, and the rows they stand in."""
-        encoded = self.table["scene"].combine_chunks().dictionary_encode()
-        codes = encoded.indices.to_numpy(zero_copy_only=False)
-        frames = self.table["frame"].to_numpy()
-        order = np.lexsort((frames, codes))
-        bounds = np.searchsorted(codes[order], np.arange(len(encoded.dictionary) + 1))
-        names = encoded.dictionary.to_pylist()
-        spans = {name: order[bounds[code] : bounds[code + 1]] for code, name in enumerate(names)}
-        return {name: (frames[spans[name]], spans[name]) for name in sorted(names, key=natural_key)}
+    def _places(self) -> dict[str, int]:
+        """The row of each scene in the table of scenes."""
+        return {scene: place for place, scene in enumerate(self.scene_table["scene"].to_pylist())}
 
     @cached_property
-    def _splits(self) -> np.ndarray:
-        return np.asarray(self.table["split"].to_pylist(), dtype=str)
+    def _spans(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.scene_table["first"].to_numpy(), self.scene_table["frames"].to_numpy()
 
-    def _positions(self, scene: str) -> tuple[np.ndarray, np.ndarray]:
-        if scene not in self._index:
-            known = ", ".join(list(self._index)[:5]) + (", ..." if len(self._index) > 5 else "")
-            raise DataError(f"There is no scene {scene!r} in the manifest, which has {len(self._index)}: {known}.")
-        return self._index[scene]
+    @cached_property
+    def _batches(self) -> list[pa.RecordBatch]:
+        return list(self.table.to_batches())
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """The first row of each batch."""
+        return [0, *np.cumsum([len(batch) for batch in self._batches]).tolist()[:-1]]
+
+    def _frames(self, scene: str) -> tuple[int, np.ndarray]:
+        """The first row of a scene, and its frame numbers."""
+        place = self._places.get(scene)
+        if place is None:
+            known = ", ".join(list(self._places)[:5]) + (", ..." if len(self._places) > 5 else "")
+            raise DataError(f"There is no scene {scene!r} in the manifest, which has {len(self._places)}: {known}.")
+        first, count = int(self._spans[0][place]), int(self._spans[1][place])
+        return first, self.table["frame"].slice(first, count).to_numpy()
+
+    def _count(self, column: str) -> int:
+        return len(self) - self.table[column].null_count if column in self.table.column_names else 0
 
 
 def load_manifest(path: PathLike, root: PathLike | None = None) -> Manifest:
-    """Read a manifest.
+    """Open a manifest. A large one is mapped into memory, so that any number of processes share one copy.
 
     Args:
         path: the Parquet file.
@@ -183,8 +230,9 @@ def load_manifest(path: PathLike, root: PathLike | None = None) -> Manifest:
     if not path.is_file():
         raise DataError(f"There is no manifest at {path}. Make one with: distill3d manifest build PHOTOS --out {path}")
     try:
-        table = pq.read_table(path)
-        header = json.loads((table.schema.metadata or {}).get(_METADATA_KEY, b"null"))
+        with pq.ParquetFile(path) as file:
+            schema, num_rows = file.schema_arrow, file.metadata.num_rows
+        header = json.loads((schema.metadata or {}).get(METADATA_KEY, b"null"))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is no manifest: {error}. Build it again.") from error
     if not isinstance(header, dict):
@@ -196,28 +244,73 @@ def load_manifest(path: PathLike, root: PathLike | None = None) -> Manifest:
             f"{path} has manifest format {header.get('format')!r}; this distill3d knows format {FORMAT}. "
             "Use a newer distill3d, or build the manifest again."
         )
-    missing = [name for name in _SCHEMA.names if name not in table.column_names]
-    if missing:
-        raise DataError(f"{path} lacks the columns {missing}, expected all of {_SCHEMA.names}. Build it again.")
+    if missing := [name for name in REQUIRED if name not in schema.names]:
+        raise DataError(f"{path} lacks the columns {missing}, expected all of {list(REQUIRED)}. Build it again.")
     found = Path(root) if root is not None else Path(os.path.normpath(path.parent / header["root"]))
-    return Manifest(table.select(_SCHEMA.names).cast(_SCHEMA), found)
+    return Manifest(_frames_of(path, num_rows, header["digest"]), found, _scenes_of(path, header["digest"]))
 
 
-def _to_record(row: ManifestRow) -> dict[str, Any]:
-    record = {field.name: getattr(row, field.name) for field in fields(row)}
-    for name in _MATRICES:
-        if record[name] is not None:
-            record[name] = [value for line in record[name] for value in line]
-    return record
+def beside(path: Path, suffix: str) -> Path:
+    """A file that belongs to a manifest: photos.parquet has photos.scenes.parquet."""
+    return path.with_name(path.name.removesuffix(".parquet") + suffix)
 
 
-def _to_row(record: dict[str, Any]) -> ManifestRow:
-    for name, size in _MATRICES.items():
-        values = record[name]
-        if values is not None:
-            matrix: Matrix = tuple(tuple(values[start : start + size]) for start in range(0, size * size, size))
-            record[name] = matrix
-    return ManifestRow(**record)
+def _frames_of(path: Path, num_rows: int, digest: str) -> pa.Table:
+    sidecar = beside(path, ".arrow")
+    if num_rows >= MAPPED_FROM and (mapped := map_table(sidecar, digest)) is not None:
+        return mapped
+    try:
+        table = pq.read_table(path).unify_dictionaries()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read: {error}. Build it again.") from error
+    if num_rows >= MAPPED_FROM and write_mapped(table, sidecar, digest):
+        return map_table(sidecar, digest) or table
+    return table
+
+
+def _scenes_of(path: Path, digest: str) -> pa.Table | None:
+    """The table of scenes, if it is there and of this manifest."""
+    try:
+        scenes = pq.read_table(beside(path, ".scenes.parquet"))
+        header = json.loads((scenes.schema.metadata or {})[METADATA_KEY])
+    except (pa.ArrowException, OSError, LookupError, ValueError):
+        return None
+    return scenes if header.get("digest") == digest else None
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Codes and words of a dictionary-encoded column."""
+    unified = column.unify_dictionaries().combine_chunks()
+    if isinstance(unified, pa.ChunkedArray):  # a column without rows
+        return np.empty(0, dtype=np.int64), []
+    return unified.indices.to_numpy(zero_copy_only=False), unified.dictionary.to_pylist()
+
+
+def _words(column: pa.ChunkedArray) -> list[str]:
+    codes, words = _encoded(column)
+    return sorted({words[code] for code in np.unique(codes).tolist()} - {""})
+
+
+class _HashingFile(io.RawIOBase):
+    """A file that keeps nothing of what is written but its hash."""
+
+    def __init__(self) -> None:
+        self.hasher = hashlib.blake2b(digest_size=16)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.hasher.update(data)
+        return memoryview(data).nbytes
+
+
+def _digest(table: pa.Table) -> str:
+    """A hash of the contents: the same manifest has the same, wherever and whenever it is built."""
+    file = _HashingFile()
+    with pa.ipc.new_stream(pa.PythonFile(file, mode="w"), table.schema) as writer:
+        writer.write_table(table)
+    return file.hasher.hexdigest()
 
 
 def _portable_root(root: Path, manifest: Path) -> str:

@@ -27,9 +27,12 @@ def visible_files(root: PathLike) -> Iterator[Path]:
                 yield Path(folder) / name
 
 
-def scene_name(folder: Path, root: Path, *, alone: bool) -> str:
-    """The path below `root`; the root itself is called by its own name where it is the only scene, else "."."""
-    inside = folder.relative_to(root)
-    if inside == Path() and alone:
-        return folder.resolve().name or "."
-    return inside.as_posix()
+def scene_name(inside: Path, root: Path) -> str:
+    """The path `inside` below `root`; the root itself goes by its own name, or "." where a folder in it has that name.
+
+    The name of a scene does not depend on which others there are.
+    """
+    if inside != Path():
+        return inside.as_posix()
+    name = root.resolve().name
+    return "." if not name or (root / name).is_dir() else name

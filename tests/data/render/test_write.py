@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from distill3d.data.datasets.annotated import scan
+from distill3d.data.datasets.annotated import DATASET
 from distill3d.data.render.caster import render
 from distill3d.data.render.place import place_cameras, place_scene
 from distill3d.data.render.write import render_place, render_rooms
@@ -18,7 +18,7 @@ def contents(folder):
 
 def test_the_folder_holds_what_was_rendered(tmp_path):
     folder = render_place(tmp_path / "place", **SMALL)
-    rows = list(scan(folder))
+    rows = list(DATASET.scan(folder))
     assert [row.split for row in rows] == ["train"] * 3 + ["test"] * 2
     assert all(row.is_metric and row.licence.startswith("CC0") for row in rows)
     cameras = place_cameras((28, 42), num_train=3, num_test=2, seed=0)
@@ -26,8 +26,8 @@ def test_the_folder_holds_what_was_rendered(tmp_path):
     for number, row in enumerate(rows):
         assert np.allclose(row.world_from_camera, cameras.world_from_camera[number])
         assert np.allclose(row.intrinsics, cameras.intrinsics[number])
-        assert np.allclose(np.load(folder / row.depth), views.depth[0, number], atol=1e-6)
-        image = torch.from_numpy(np.array(Image.open(folder / row.image))).permute(2, 0, 1) / 255
+        assert np.allclose(np.load(folder / row.depth.path), views.depth[0, number], atol=1e-6)
+        image = torch.from_numpy(np.array(Image.open(folder / row.image.path))).permute(2, 0, 1) / 255
         assert (image - views.images[0, number]).abs().max() < 1 / 255
 
 
@@ -66,4 +66,4 @@ def test_rooms_get_a_folder_each_and_grow_without_changing(tmp_path):
     assert len(many) == 2
     assert contents(few[0]) == contents(many[0])
     assert contents(many[0]) != contents(many[1])
-    assert {row.scene for row in scan(tmp_path / "many")} == {"room_000000", "room_000001"}
+    assert {row.scene for row in DATASET.scan(tmp_path / "many")} == {"room_000000", "room_000001"}

@@ -20,7 +20,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from distill3d.data.rows import ManifestRow, Matrix, OnSkip, Skipped, log_skip
+from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
+from distill3d.data.refs import Ref, codec
+from distill3d.data.rows import ManifestRow, OnSkip, Skipped, matrix
 from distill3d.data.walk import scene_name, visible_files
 from distill3d.errors import DataError
 from distill3d.files import PathLike, atomic_write_bytes, read_json, write_json
@@ -98,51 +100,57 @@ def write_annotated_scene(
     return folder / SCENE_FILE
 
 
-def find_scenes(root: PathLike) -> list[Path]:
+def find(root: Path) -> Sequence[Path]:
     """The annotated scene folders at or below `root`, in natural order."""
+    if root.name == SCENE_FILE:
+        return [root.parent]
     return [path.parent for path in visible_files(root) if path.name == SCENE_FILE]
 
 
-def scan(root: PathLike, *, on_skip: OnSkip = log_skip) -> Iterator[ManifestRow]:
-    """List every frame of every annotated scene below `root`; frames whose files are missing are left out.
+def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Iterator[ManifestRow]:
+    """Every frame of one scene; frames whose files are missing are left out.
 
     Raises:
-        DataError: no scene, or a `scene.json` that is damaged or was written by a newer version.
+        DataError: `scene.json` is damaged or was written by a newer version.
     """
-    root = Path(root)
-    folders = find_scenes(root)
-    if not folders:
-        raise DataError(f"Found no {SCENE_FILE} in or below {root}, expected annotated scene folders. Check the path.")
-    for folder in folders:
-        yield from _scan_scene(folder, root, scene_name(folder, root, alone=len(folders) == 1), on_skip)
-
-
-def _scan_scene(folder: Path, root: Path, name: str, on_skip: OnSkip) -> Iterator[ManifestRow]:
-    scene = read_scene(folder)
-    inside = folder.relative_to(root)
+    scene = read_scene(part)
+    inside = part.relative_to(root)
+    name = scene_name(inside, root)
     for index, frame in enumerate(scene["frames"]):
-        image, depth = frame["image"], frame.get("depth")
-        missing = [path for path in (image, depth) if path is not None and not (folder / path).is_file()]
-        if missing:
-            on_skip(Skipped((inside / image).as_posix(), f"{SCENE_FILE} names {missing[0]}, which is not there"))
-            continue
         try:
-            yield ManifestRow(
-                dataset="annotated",
-                scene=name,
-                frame=index,
-                image=(inside / image).as_posix(),
-                **dict(zip(("width", "height"), _frame_size(folder, frame), strict=True)),
-                intrinsics=_matrix(frame.get("intrinsics"), 3),
-                world_from_camera=_matrix(frame.get("world_from_camera"), 4),
-                depth=None if depth is None else (inside / depth).as_posix(),
-                depth_unit=float(scene.get("depth_unit", 1.0)),
-                split=str(frame.get("split", "")),
-                is_metric=bool(scene.get("is_metric", False)),
-                licence=str(scene.get("licence", "")),
-            )
+            row = _row(scene, frame, part, inside, name, index)
         except (OSError, ValueError, TypeError) as error:
-            on_skip(Skipped((inside / image).as_posix(), str(error)))
+            on_skip(Skipped((inside / frame["image"]).as_posix(), str(error)))
+        else:
+            yield row if options.mode == "full" else row.images_only()
+
+
+def _row(
+    scene: Mapping[str, Any], frame: Mapping[str, Any], folder: Path, inside: Path, name: str, index: int
+) -> ManifestRow:
+    image, depth = frame["image"], frame.get("depth")
+    for path in (image, depth):
+        if path is not None and not (folder / path).is_file():
+            raise ValueError(f"{SCENE_FILE} names {path}, which is not there")
+    width, height = _frame_size(folder, frame)
+    return ManifestRow(
+        dataset="annotated",
+        scene=name,
+        frame=index,
+        image=Ref((inside / image).as_posix()),
+        width=width,
+        height=height,
+        intrinsics=matrix(frame.get("intrinsics"), 3),
+        world_from_camera=matrix(frame.get("world_from_camera"), 4),
+        depth=None if depth is None else _depth_ref(inside / depth, float(scene.get("depth_unit", 1.0))),
+        split=str(frame.get("split", "")),
+        scale="metric" if scene.get("is_metric") else "",
+        licence=str(scene.get("licence", "")),
+    )
+
+
+def _depth_ref(path: Path, unit: float) -> Ref:
+    return Ref(path.as_posix(), codec("npy" if path.suffix == ".npy" else "png16", scale=unit))
 
 
 def read_scene(folder: PathLike) -> dict[str, Any]:
@@ -171,45 +179,12 @@ def read_scene(folder: PathLike) -> dict[str, Any]:
     return scene
 
 
-def read_depth(path: PathLike, depth_unit: float = 1.0) -> Float[np.ndarray, "height width"]:
-    """Read planar z-depth in scene units, float32, 0 = unknown.
-
-    Raises:
-        DataError: the file is missing, damaged, or neither floats in `.npy` nor 16-bit `.png`.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".npy":
-            stored = np.load(path, allow_pickle=False)
-        else:
-            with Image.open(path) as image:
-                stored = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        reason = error if path.exists() else "there is no such file"
-        raise DataError(f"Cannot read the depth map {path}: {reason}. Write the scene again.") from error
-    if stored.ndim != 2 or stored.dtype.kind not in "fui" or stored.dtype.itemsize < 2:
-        raise DataError(
-            f"{path} holds {stored.dtype} of shape {stored.shape}, expected depth as [height, width] of floats or of "
-            "16-bit steps."
-        )
-    return np.asarray(stored * depth_unit, dtype=np.float32)
-
-
 def _frame_size(folder: Path, frame: Mapping[str, Any]) -> tuple[int, int]:
     """(width, height) as stored; opened only where the scene file does not say."""
     if "width" in frame and "height" in frame:
         return int(frame["width"]), int(frame["height"])
     with Image.open(folder / frame["image"]) as image:
         return image.size
-
-
-def _matrix(values: Any, size: int) -> Matrix | None:
-    if values is None:
-        return None
-    array = np.asarray(values, dtype=np.float64)
-    if array.shape != (size, size) or not np.isfinite(array).all():
-        raise ValueError(f"a camera matrix has shape {array.shape} or a non-finite entry, expected {size}x{size}")
-    return tuple(tuple(row) for row in array.tolist())
 
 
 def _encode_image(image: Float[Tensor, "3 height width"], image_format: str) -> bytes:
@@ -236,3 +211,12 @@ def _encode_depth(depth: Float[Tensor, "height width"], depth_unit: float | None
         )
     Image.fromarray(steps.clip(0).astype(np.uint16)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+DATASET = DatasetSpec(
+    find=find,
+    read=read,
+    title=f"scenes with their truth in a {SCENE_FILE}, as `distill3d render` writes them",
+    role="own",
+    count=lambda parts: f"{counted(len(parts), 'scene')} with annotations",
+)

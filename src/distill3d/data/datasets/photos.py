@@ -5,15 +5,18 @@
                            depth maps, masks and previews beside it are not mistaken for photos)
 """
 
+import hashlib
 import logging
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
 from distill3d.data.decode import PHOTO_SUFFIXES, photo_size
-from distill3d.data.rows import ManifestRow, OnSkip, Skipped, log_skip
+from distill3d.data.refs import Ref
+from distill3d.data.rows import ManifestRow, OnSkip, Skipped, natural_key
 from distill3d.data.walk import scene_name, visible_files
 from distill3d.errors import DataError
-from distill3d.files import PathLike
 
 logger = logging.getLogger(__name__)
 
@@ -26,26 +29,66 @@ def is_photo(path: Path) -> bool:
     return path.suffix.lower() in PHOTO_SUFFIXES
 
 
-def find_photos(root: PathLike) -> dict[Path, list[Path]]:
-    """The photos of each scene at or below `root`, scenes and photos in natural order. A file is a scene of its own."""
-    root = Path(root)
+def find(root: Path) -> Sequence[Path]:
+    """The folders that hold the photos of one scene each, in natural order; or the photo itself, if `root` is one."""
     if root.is_file():
-        return {root.parent: [root]} if is_photo(root) else {}
-    by_folder: dict[Path, list[Path]] = {}
+        return [root] if is_photo(root) else []
+    by_folder: dict[Path, int] = {}
     for path in visible_files(root):
         if is_photo(path):
-            by_folder.setdefault(path.parent, []).append(path)
+            by_folder[path.parent] = by_folder.get(path.parent, 0) + 1
     chosen = _image_folders([folder for folder in by_folder if folder != root], root)
-    scenes: dict[Path, list[Path]] = {}
-    for folder, photos in by_folder.items():
-        if chosen.get(folder.parent) == folder:
-            scenes[folder.parent] = photos
-        elif not chosen.keys() & {folder, *folder.parents}:
-            scenes[folder] = photos
-    unused = sum(map(len, by_folder.values())) - sum(map(len, scenes.values()))
+    parts = [
+        folder
+        for folder in by_folder
+        if chosen.get(folder.parent) == folder or not chosen.keys() & {folder, *folder.parents}
+    ]
+    unused = sum(by_folder.values()) - sum(by_folder[folder] for folder in parts)
     if unused:
         logger.info("%s: left %d pictures beside the folders of photos alone", root, unused)
-    return scenes
+    return parts
+
+
+def list_photos(part: Path) -> list[Path]:
+    """The photos of one part, in natural order of their names."""
+    if part.is_file():
+        return [part]
+    return sorted((path for path in part.iterdir() if path.name[0] != "." and is_photo(path)), key=natural_key)
+
+
+def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Iterator[ManifestRow]:
+    """List the photos of one folder whose header can be read; the second of two equal files is left out.
+
+    Frames count in natural order of the names, and the number of a frame does not change when another photo becomes
+    unreadable.
+    """
+    name = scene_name(_scene_folder(part, root).relative_to(root), root)
+    seen: dict[tuple[int, bytes], str] = {}
+    photos = list_photos(part)
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in photos]
+    same_size = Counter(sizes)
+    for frame, (path, size) in enumerate(zip(photos, sizes, strict=True)):
+        inside = path.relative_to(root).as_posix()
+        try:
+            height, width = photo_size(path)
+            if same_size[size] > 1:
+                content = (size, hashlib.blake2b(path.read_bytes(), digest_size=16).digest())
+                if twin := seen.get(content):
+                    raise DataError(f"{path} holds the same bytes as {twin}; only the first is listed.")
+                seen[content] = path.name
+        except (DataError, OSError) as error:
+            on_skip(Skipped(inside, str(error)))
+            continue
+        yield ManifestRow(dataset="photos", scene=name, frame=frame, image=Ref(inside), width=width, height=height)
+
+
+def _scene_folder(part: Path, root: Path) -> Path:
+    """The folder that a scene is named after: the one above a folder called `images`."""
+    if part.is_file():
+        return part.parent
+    siblings = {folder.name.lower(): folder for folder in reversed(list(part.parent.iterdir()))}
+    first = next((siblings[name] for name in IMAGE_FOLDERS if name in siblings), None)
+    return part.parent if part != root and part == first else part
 
 
 def _image_folders(folders: list[Path], root: Path) -> dict[Path, Path]:
@@ -61,21 +104,16 @@ def _image_folders(folders: list[Path], root: Path) -> dict[Path, Path]:
     return chosen
 
 
-def scan(root: PathLike, *, on_skip: OnSkip = log_skip) -> Iterator[ManifestRow]:
-    """List every photo below `root` whose header can be read. Frames count in natural order of the names.
+def _count(parts: Sequence[Path]) -> str:
+    return f"{counted(sum(len(list_photos(part)) for part in parts), 'photo')} of {counted(len(parts), 'scene')}"
 
-    The number of a frame does not change when another photo becomes unreadable.
-    """
-    root = Path(root)
-    scenes = find_photos(root)
-    base = root.parent if root.is_file() else root
-    for folder, photos in scenes.items():
-        name = scene_name(folder, base, alone=len(scenes) == 1)
-        for frame, path in enumerate(photos):
-            inside = path.relative_to(base).as_posix()
-            try:
-                height, width = photo_size(path)
-            except DataError as error:
-                on_skip(Skipped(inside, str(error)))
-                continue
-            yield ManifestRow(dataset="photos", scene=name, frame=frame, image=inside, width=width, height=height)
+
+DATASET = DatasetSpec(
+    find=find,
+    read=read,
+    title="a folder of photos, or a folder of such folders",
+    role="own",
+    general=2,
+    count=_count,
+    modes=("images_only",),
+)

@@ -1,0 +1,36 @@
+"""Whether the files that a manifest names are there, whole, and as large as it says."""
+
+from pathlib import Path
+
+from distill3d.data.frames import existing, read_depth, read_mask, read_picture, read_sky
+from distill3d.data.rows import ManifestRow, Skipped
+from distill3d.data.table import Manifest
+from distill3d.errors import DataError
+from distill3d.progress import track
+
+
+def verify_files(manifest: Manifest) -> tuple[Skipped, ...]:
+    """Decode every photo, depth map and mask of a manifest; list those that are missing, damaged or changed.
+
+    Frames of videos are checked for the presence of the video alone.
+    """
+    found = []
+    for row in track(manifest.rows(), "reading every file", len(manifest), unit="frames"):
+        problem = find_problem(row, manifest.root)
+        if problem is not None:
+            found.append(Skipped(row.image.path, problem))
+    return tuple(found)
+
+
+def find_problem(row: ManifestRow, root: Path) -> str | None:
+    """Why a frame cannot be used, if so."""
+    try:
+        if row.image.store == "video":
+            existing(row.image, root)
+        else:
+            read_picture(row, root, (8, 8))
+        for read in (read_depth, read_mask, read_sky):
+            read(row, root)
+    except DataError as error:
+        return str(error)
+    return None
