@@ -58,8 +58,8 @@ def test_the_truncated_loss_is_the_one_that_a_table_of_all_candidates_gives(seed
     fit = fit_scale(x, y, weight, truncation)
     candidates = y / x
     table = (weight * (candidates[:, None] * x - y).abs()).clamp(max=truncation).sum(dim=-1)
-    assert fit.loss == pytest.approx(float(table.min()), rel=1e-9)
-    assert float(table[fit.decided_by]) == pytest.approx(float(table.min()), rel=1e-9)
+    assert fit.loss == pytest.approx(float(table.min()), rel=1e-6)
+    assert float(table[fit.decided_by]) == pytest.approx(fit.loss, rel=1e-9)
     assert fit_scale(x, y, weight, 1e9).loss == pytest.approx(fit_scale(x, y, weight).loss)
 
 

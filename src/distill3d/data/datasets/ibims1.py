@@ -31,7 +31,13 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
     """Each photo is a scene of its own."""
 
     def row(photo: Path) -> ManifestRow:
-        common: dict[str, Any] = {"dataset": "ibims1", "scene": photo.stem, "frame": 0, "ordered": False, "split": "test"}
+        common: dict[str, Any] = {
+            "dataset": "ibims1",
+            "scene": photo.stem,
+            "frame": 0,
+            "ordered": False,
+            "split": "test",
+        }
         if options.mode == "images_only":
             return photo_row(photo, root, **common)
         depth = required(part / "depth" / photo.name, "depth map")

@@ -39,7 +39,13 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
 
     def row(name: str) -> ManifestRow:
         photo = required(part / name / "image.jpg", "picture")
-        common: dict[str, Any] = {"dataset": "moge", "scene": f"{prefix}/{name}", "frame": 0, "ordered": False, "split": "test"}
+        common: dict[str, Any] = {
+            "dataset": "moge",
+            "scene": f"{prefix}/{name}",
+            "frame": 0,
+            "ordered": False,
+            "split": "test",
+        }
         if options.mode == "images_only":
             return photo_row(photo, root, **common)
         size = photo_size(photo, upright=False)

@@ -43,7 +43,13 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
         frame, numbers = item
         stamp = int(numbers[0])
         photo = _photo(folder, frame, stamp)
-        common: dict[str, Any] = {"dataset": "re10k", "scene": part.stem, "frame": frame, "timestamp": stamp / 1e6, "split": split}
+        common: dict[str, Any] = {
+            "dataset": "re10k",
+            "scene": part.stem,
+            "frame": frame,
+            "timestamp": stamp / 1e6,
+            "split": split,
+        }
         if options.mode == "images_only":
             return photo_row(photo, root, **common)
         size = photo_size(photo, upright=False)

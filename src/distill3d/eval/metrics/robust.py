@@ -239,9 +239,10 @@ def _best_scales(
         scale = ratio.gather(-1, index)
         loss = (w * (scale * x - y).abs()).sum(dim=-1)
         return scale[:, 0], loss, index[:, 0]
-    losses = _truncated_losses(ratio, y, w, pull, truncation)
-    index = losses.argmin(dim=-1, keepdim=True)
-    return ratio.gather(-1, index)[:, 0], losses.gather(-1, index)[:, 0], index[:, 0]
+    index = _truncated_losses(ratio, y, w, pull, truncation).argmin(dim=-1, keepdim=True)
+    scale = ratio.gather(-1, index)
+    loss = (w * (scale * x - y).abs()).clamp(max=truncation).sum(dim=-1)
+    return scale[:, 0], loss, index[:, 0]
 
 
 def _truncated_losses(ratio: Tensor, y: Tensor, w: Tensor, pull: Tensor, truncation: float) -> Tensor:
