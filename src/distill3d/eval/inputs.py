@@ -1,11 +1,14 @@
 """Photos at the size that a network is shown: the longer side as asked, the shorter to the nearest whole patch."""
 
+import dataclasses
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.geometry.cameras import resize_intrinsics
+from distill3d.types import Views
 
 Size = tuple[int, int]
 PI3_WIDTH, PI3_PATCH = 518, 14
@@ -61,3 +64,18 @@ def resize_images(
         return images
     flat = torch.nn.functional.interpolate(images.flatten(0, 1), size=size, mode="bicubic", antialias=True)
     return flat.clamp(0, 1).view(*images.shape[:3], *size)
+
+
+def resize_views(views: Views, size: Size) -> Views:
+    """Bring photos with their depth (to the nearest) and cameras to (height, width)."""
+    old = (views.images.shape[-2], views.images.shape[-1])
+    depth, intrinsics = views.depth, views.intrinsics
+    return dataclasses.replace(
+        views,
+        images=resize_images(views.images, size),
+        depth=None if depth is None else torch.nn.functional.interpolate(depth, size=size, mode="nearest-exact"),
+        intrinsics=None if intrinsics is None else resize_intrinsics(intrinsics, old, size),
+        valid=None
+        if views.valid is None
+        else torch.nn.functional.interpolate(views.valid.float(), size=size, mode="nearest-exact") > 0,
+    )

@@ -180,8 +180,8 @@ def _averages(
     return values
 
 
-def markdown(result: BenchmarkResult, benchmark: Benchmark) -> str:
-    """A row per method, published rows beneath a line of their own, then the protocol and what was left out."""
+def markdown(result: BenchmarkResult, benchmark: Benchmark, *, groups: bool = True) -> str:
+    """A row per method, published rows beneath, the protocol and what was left out; then the groups by themselves."""
     shown = _shown(result, benchmark)
     lines = [
         f"### {benchmark.title}",
@@ -200,7 +200,7 @@ def markdown(result: BenchmarkResult, benchmark: Benchmark) -> str:
     if result.skipped:
         lines.append(f"{len(result.skipped)} samples were not scored ({common_reason(result.skipped)}).")
     lines += [f"Published: {source}." for source in dict.fromkeys(row.source for row in benchmark.published)]
-    for name, method in result.methods.items():
+    for name, method in result.methods.items() if groups else ():
         lines += _group_table(name, method, benchmark, shown)
     return "\n".join(lines) + "\n"
 

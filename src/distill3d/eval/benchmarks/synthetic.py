@@ -56,7 +56,7 @@ COLUMNS: Mapping[str, Column] = {
     "auc_5": Column(label="AUC@5", unit="", better="higher"),
     "auc_30": Column(label="AUC@30", unit="", better="higher"),
     "fov_deg": Column(label="opening", unit="°", better="lower", digits=1),
-    "scale": Column(label="scale", unit="|log|", better="lower"),
+    "scale": Column(label="scale", unit="abs log", better="lower"),
     "ause": Column(label="AUSE", unit="", better="lower"),
     "ause_random": Column(label="AUSE by chance", unit="", better="lower"),
 }
