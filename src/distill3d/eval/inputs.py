@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill3d.geometry.cameras import resize_intrinsics
+from distill3d.geometry.cameras import crop_intrinsics, resize_intrinsics
 from distill3d.types import Views
 
 Size = tuple[int, int]
@@ -78,4 +78,25 @@ def resize_views(views: Views, size: Size) -> Views:
         valid=None
         if views.valid is None
         else torch.nn.functional.interpolate(views.valid.float(), size=size, mode="nearest-exact") > 0,
+    )
+
+
+def crop_around_principal_point(views: Views) -> Views:
+    """Cut the largest picture whose middle is the principal point, to whole pixels, as the DUSt3R family does.
+
+    All views are cut alike, around the first one's; without intrinsics nothing is cut.
+    """
+    if views.intrinsics is None:
+        return views
+    height, width = views.images.shape[-2:]
+    x, y = (views.intrinsics[0, 0, :2, 2] + 0.5).tolist()
+    half_width, half_height = round(min(x, width - x)), round(min(y, height - y))
+    left, top = max(0, round(x) - half_width), max(0, round(y) - half_height)
+    across, down = slice(left, left + 2 * half_width), slice(top, top + 2 * half_height)
+    return dataclasses.replace(
+        views,
+        images=views.images[..., down, across],
+        depth=None if views.depth is None else views.depth[..., down, across],
+        valid=None if views.valid is None else views.valid[..., down, across],
+        intrinsics=crop_intrinsics(views.intrinsics, top, left),
     )
