@@ -5,17 +5,25 @@ from pathlib import Path
 from distill3d.data.frames import existing, read_depth, read_mask, read_picture, read_sky
 from distill3d.data.rows import ManifestRow, Skipped
 from distill3d.data.table import Manifest
+from distill3d.data.video import spread
 from distill3d.errors import DataError
 from distill3d.progress import track
 
 
-def verify_files(manifest: Manifest) -> tuple[Skipped, ...]:
-    """Decode every photo, depth map and mask of a manifest; list those that are missing, damaged or changed.
+def verify_files(manifest: Manifest, frames: int | None = None) -> tuple[Skipped, ...]:
+    """Decode photos, depth maps and masks of a manifest; list those that are missing, damaged or changed.
 
     Frames of videos are checked for the presence of the video alone.
+
+    Args:
+        manifest: what is checked.
+        frames: of so many frames, spread over all; of every one if `None`.
     """
+    total = len(manifest) if frames is None else min(frames, len(manifest))
+    wanted = set(spread(len(manifest), total))
     found = []
-    for row in track(manifest.rows(), "reading every file", len(manifest), unit="frames"):
+    rows = (row for place, row in enumerate(manifest.rows()) if place in wanted)
+    for row in track(rows, "reading files", total, unit="frames"):
         problem = find_problem(row, manifest.root)
         if problem is not None:
             found.append(Skipped(row.image.path, problem))

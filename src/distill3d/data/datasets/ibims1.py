@@ -31,21 +31,16 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
     """Each photo is a scene of its own."""
 
     def row(photo: Path) -> ManifestRow:
-        common: dict[str, Any] = {
-            "dataset": "ibims1",
-            "scene": photo.stem,
-            "frame": 0,
-            "ordered": False,
-            "split": "test",
-        }
+        common: dict[str, Any] = {"scene": photo.stem, "frame": 0, "ordered": False, "split": "test"}
         if options.mode == "images_only":
-            return photo_row(photo, root, **common)
+            return photo_row(photo, root, dataset="ibims1", **common)
         depth = required(part / "depth" / photo.name, "depth map")
         masks = [required(part / kind / photo.name, "mask") for kind in ("mask_invalid", "mask_transp")]
         both = codec("all-masks", beside=f"../mask_transp/{photo.name}")
         return photo_row(
             photo,
             root,
+            dataset="ibims1",
             intrinsics=as_matrix(_read_camera(required(part / f"calib/{photo.stem}.txt", "camera"))),
             depth=Ref(inside(depth, root), codec("png16", scale=_STEP_M, invalid=65535)),
             depth_mask=Ref(inside(masks[0], root), both),

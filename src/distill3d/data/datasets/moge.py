@@ -39,15 +39,9 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
 
     def row(name: str) -> ManifestRow:
         photo = required(part / name / "image.jpg", "picture")
-        common: dict[str, Any] = {
-            "dataset": "moge",
-            "scene": f"{prefix}/{name}",
-            "frame": 0,
-            "ordered": False,
-            "split": "test",
-        }
+        common: dict[str, Any] = {"scene": f"{prefix}/{name}", "frame": 0, "ordered": False, "split": "test"}
         if options.mode == "images_only":
-            return photo_row(photo, root, **common)
+            return photo_row(photo, root, dataset="moge", **common)
         size = photo_size(photo, upright=False)
         meta = read_json(required(part / name / "meta.json", "camera"))
         normalised = torch.tensor(meta["intrinsics"], dtype=torch.float64)
@@ -55,6 +49,7 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
         return photo_row(
             photo,
             root,
+            dataset="moge",
             size=size,
             intrinsics=as_matrix(intrinsics_from_normalised(normalised, size)),
             depth=Ref(depth, "log-png"),

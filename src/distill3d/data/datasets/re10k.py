@@ -43,15 +43,9 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
         frame, numbers = item
         stamp = int(numbers[0])
         photo = _photo(folder, frame, stamp)
-        common: dict[str, Any] = {
-            "dataset": "re10k",
-            "scene": part.stem,
-            "frame": frame,
-            "timestamp": stamp / 1e6,
-            "split": split,
-        }
+        common: dict[str, Any] = {"scene": part.stem, "frame": frame, "timestamp": stamp / 1e6, "split": split}
         if options.mode == "images_only":
-            return photo_row(photo, root, **common)
+            return photo_row(photo, root, dataset="re10k", **common)
         size = photo_size(photo, upright=False)
         fx, fy, cx, cy = numbers[1:5].tolist()
         normalised = torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], dtype=torch.float64)
@@ -60,6 +54,7 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
         return photo_row(
             photo,
             root,
+            dataset="re10k",
             size=size,
             intrinsics=as_matrix(intrinsics_from_normalised(normalised, size)),
             world_from_camera=as_matrix(pose),

@@ -156,7 +156,11 @@ def score(prediction: Prediction, scene: Scene, sample: Sample, mode: Mode) -> S
     )
     found = monocular_scores(_claims(prediction, (depth.shape[0], depth.shape[1])), truth)
     return SampleScores(
-        values={name: value * (1.0 if name.startswith("fov") else _PERCENT) for name, value in found.items() if name in COLUMNS}
+        values={
+            name: value * (1.0 if name.startswith("fov") else _PERCENT)
+            for name, value in found.items()
+            if name in COLUMNS
+        }
     )
 
 
