@@ -10,7 +10,7 @@ from distill3d.cli.outcome import Outcome
 from distill3d.errors import ConfigError
 
 if TYPE_CHECKING:
-    from distill3d.eval.benchmark import Benchmark
+    from distill3d.eval.benchmark import Benchmark, Mode
     from distill3d.eval.run import Method
     from distill3d.eval.suite import Plan
     from distill3d.infer.network import Network
@@ -61,7 +61,7 @@ def evaluate_benchmark(
     from distill3d.viewer.report import write_report
 
     benchmark = registry.get(name)
-    mode = "compat" if compat else "clean"
+    mode: Mode = "compat" if compat else "clean"
     benchmark.identity(mode)
     if benchmark.dataset is not None and data is None:
         raise ConfigError(f"{name} needs its data set: give the folder with --data (see docs/evaluation.md).")

@@ -145,7 +145,7 @@ def evaluate(
         reference=reference,
     )
     files = {"scores": str(out / run.SCORES), "table": str(out / run.TABLE), "predictions": str(out / run.PREDICTIONS)}
-    data = {
+    found = {
         "protocol": scores.protocol,
         "settings": dict(scores.settings),
         "order": list(scores.methods),
@@ -153,7 +153,7 @@ def evaluate(
         "skipped": dict(scores.skipped),
         "files": files,
     }
-    return Outcome(data, f"{score_table(scores)}\n\n{files['scores']}\n{files['table']}")
+    return Outcome(found, f"{score_table(scores)}\n\n{files['scores']}\n{files['table']}")
 
 
 def _teacher(name: str, weights: str | None, noise: float | None, seed: int, device: str) -> "Method":

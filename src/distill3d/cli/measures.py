@@ -31,7 +31,7 @@ def measure(
     if name == efficiency.EFFICIENCY and model in models.names() and weights is None:
         spec = models.get(model)
         network = spec.build(spec.variant(variant)).eval().requires_grad_(False).to(chosen)
-        label, patch = f"{model}:{variant or next(iter(spec.variants))}", spec.patch_size
+        label, patch = f"{model}:{variant or next(iter(spec.variants))}", spec.patch_size or 1
     else:
         opened = open_network(model, weights=weights, variant=variant, device=chosen)
         network, label, patch = opened.model, opened.label, opened.patch_size

@@ -47,7 +47,8 @@ def align_by_similarity(predicted: Points, truth: Points) -> Points:
 def refine(predicted: Points, truth: Points, max_distance: float) -> Points:
     """Move points by ICP, rigidly."""
     motion = refine_rigidly(predicted, truth, max_distance)
-    return predicted @ motion[:3, :3].T + motion[:3, 3]
+    moved: Points = predicted @ motion[:3, :3].T + motion[:3, 3]
+    return moved
 
 
 def compare(predicted: Points, truth: Points) -> dict[str, float]:

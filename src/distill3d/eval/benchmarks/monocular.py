@@ -1,7 +1,7 @@
 """Single photos as MoGe evaluates them: NYUv2, KITTI, ETH3D, iBims-1, GSO, Sintel, DDAD, DIODE, Spring, HAMMER.
 
-The data are MoGe's own bundle (`data.datasets.moge`). Depth and points after the alignments of `metrics.monocular`; mean
-over the photos of each set, and the mean over the sets that have a metric. A network that says nothing about metres
+The data are MoGe's own bundle (`data.datasets.moge`), the alignments those of `metrics.monocular`. Means are taken
+over the photos of each set, then over the sets that have a metric. A network that says nothing about metres
 takes part in all but the metric disciplines; with --metric (or a metric scale of its own) in those as well.
 
 Published rows are Fin3R's, whose mean is over 7 of the sets; MoGe's paper has other numbers for DUSt3R on two, so

@@ -5,8 +5,8 @@ samples are not part of this project: put `samples.json` beside the data, a list
 "sources": [frame, ...]}. Without it every scene gives one sample around its middle frame with the nearest others, and
 the hash in the results tells.
 
-The benchmark here is one pass with all views (`all`, our default). The published "quasi-optimal" choice of sources is the
-function `quasi_optimal`: the key with each source alone, then passes with the best 1, 2, ... of them; the best pass
+The benchmark here is one pass with all views (`all`, our default). The published "quasi-optimal" choice of sources is
+the function `quasi_optimal`: the key with each source alone, then passes with the best 1, 2, ... of them; the best pass
 counts, which looks at the truth.
 """
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from distill3d.geometry.align import umeyama
-from distill3d.geometry.poses import invert_pose, rotation_angle
+from distill3d.geometry.align import Similarity
+from distill3d.geometry.poses import invert_pose, project_to_rotation, rotation_angle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,8 @@ def trajectory_scores(
 ) -> TrajectoryScores:
     """Compare two trajectories, frame by frame, after the similarity (or rigid motion) that fits the positions best.
 
-    Where the true positions determine no rotation (fewer than three, on a line, all at one place) scale and translation
-    alone are fitted. Frames whose pose is not finite on either side are left out; NaN where fewer than two are left.
+    Where the positions leave the rotation open (two of them, or all on a line) one of the best rotations is taken: ATE
+    and both RPE are the same for all of them. A prediction that stands still has scale 1. Frames whose pose is not finite on either side are left out; NaN where fewer than two are left.
 
     Args:
         predicted: `world_from_camera`.
@@ -48,7 +48,7 @@ def trajectory_scores(
         return TrajectoryScores(
             ate=nan, rpe_translation=nan, rpe_rotation_deg=nan, scale=nan, errors=np.zeros(0), num_frames=len(ours)
         )
-    fit = umeyama(ours[:, :3, 3], true[:, :3, 3], with_scale=with_scale, degenerate="identity")
+    fit = _fit(ours[:, :3, 3], true[:, :3, 3], with_scale)
     moved = ours.clone()
     moved[:, :3, :3] = fit.rotation @ ours[:, :3, :3]
     moved[:, :3, 3] = fit.apply(ours[:, :3, 3])
@@ -64,6 +64,18 @@ def trajectory_scores(
         scale=float(fit.scale),
         errors=errors.numpy(),
         num_frames=len(ours),
+    )
+
+
+def _fit(source: Float[torch.Tensor, "frames 3"], target: Float[torch.Tensor, "frames 3"], scaled: bool) -> Similarity:
+    """Umeyama's similarity, also where the positions leave the rotation open."""
+    x, y = source - source.mean(dim=0), target - target.mean(dim=0)
+    covariance = y.T @ x
+    rotation = project_to_rotation(covariance)
+    spread = float(x.square().sum())
+    scale = (rotation * covariance).sum() / spread if scaled and spread > 0 else torch.ones((), dtype=torch.float64)
+    return Similarity(
+        scale=scale, rotation=rotation, translation=target.mean(dim=0) - scale * (rotation @ source.mean(dim=0))
     )
 
 
