@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from distill3d.errors import DataError
+from distill3d.eval import benchmark as registry
+from distill3d.eval.benchmark import Sample, Scene
 from distill3d.eval.benchmarks.synthetic import (
     COLUMNS,
     HELD_OUT_SEED,
@@ -16,9 +18,7 @@ from distill3d.eval.benchmarks.synthetic import (
     samples_from,
     score,
 )
-from distill3d.eval.benchmark import Sample, Scene
 from distill3d.eval.results import aggregate
-from distill3d.eval import benchmark as registry
 from distill3d.types import Prediction
 from tests.eval.perfect import say_the_truth
 from tests.geometry.cases import generator, random_pose

@@ -126,7 +126,8 @@ def _target_view(intrinsics: Matrix, aspect: float) -> tuple[Matrix, tuple[float
 def _shortest_rotation(first: Float[np.ndarray, "3"], second: Float[np.ndarray, "3"]) -> Matrix:
     axis, cosine = np.cross(first, second), float(first @ second)
     skew = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    return np.eye(3) + skew + skew @ skew / (1 + cosine)
+    rotation: Matrix = np.eye(3) + skew + skew @ skew / (1 + cosine)
+    return rotation
 
 
 def _rays(intrinsics: Matrix, size: tuple[int, int]) -> Float[np.ndarray, "height width 3"]:

@@ -34,7 +34,8 @@ def trajectory_scores(
     """Compare two trajectories, frame by frame, after the similarity (or rigid motion) that fits the positions best.
 
     Where the positions leave the rotation open (two of them, or all on a line) one of the best rotations is taken: ATE
-    and both RPE are the same for all of them. A prediction that stands still has scale 1. Frames whose pose is not finite on either side are left out; NaN where fewer than two are left.
+    and both RPE are the same for all of them. A prediction that stands still has scale 1. Frames whose pose is not
+    finite on either side are left out; NaN where fewer than two are left.
 
     Args:
         predicted: `world_from_camera`.
