@@ -1,4 +1,4 @@
-"""`distill3d evaluate`: a model on held-out views, beside its teacher and two trivial baselines."""
+"""`distill3d evaluate`: a model on held-out views beside its teacher and baselines, or on a benchmark of the field."""
 
 import math
 from collections.abc import Sequence
@@ -13,15 +13,22 @@ if TYPE_CHECKING:
     from distill3d.eval.run import Method
     from distill3d.eval.scores import HeldoutScores
 
+SHIPPED = "place"
+"""What a benchmark scores if no model is named."""
 MODEL = "student"
 """The row of the model."""
 DEFAULT_VIEWS = 4
 
 
 def evaluate(
-    model: str,
-    manifest: Path,
-    out: Path,
+    model: str | None = None,
+    manifest: Path | None = None,
+    out: Path | None = None,
+    benchmark: str | None = None,
+    data: Path | None = None,
+    compat: bool = False,
+    metric: bool = False,
+    limit: int | None = None,
     weights: str | None = None,
     variant: str | None = None,
     teacher: tuple[str, ...] = (),
@@ -42,15 +49,22 @@ def evaluate(
     device: str = "auto",
     root: Path | None = None,
 ) -> Outcome:
-    """Score a model on held-out groups of views: depth, points and cameras, beside teachers and trivial baselines.
+    """Score a model on held-out groups of your own views beside teachers and baselines, or on a benchmark of the field.
 
     In two steps, each of which can be redone alone: predictions/METHOD/ keeps what every method said, and a second
-    call takes what is there; scores.json and scores.md are always made anew from the predictions.
+    call takes what is there; scores.json and scores.md are always made anew from the predictions. With --benchmark the
+    frames, sizes and alignments are those of the benchmark, and report.html shows maps, clouds and curves.
 
     Args:
         model: a run folder, a weight file, a shipped network (place), or an architecture with --weights.
         manifest: Parquet file of `distill3d manifest build`, of frames with depth and cameras.
         out: folder for predictions/, scores.json, scores.md and evaluation.json.
+        benchmark: a protocol of docs/evaluation.md: synthetic needs no data, and scores the shipped network if no model
+            is named; "list" names them all.
+        data: folder of the benchmark's data set.
+        compat: repeat what the benchmark's reference program does where it differs from what its protocol means.
+        metric: the model's lengths are metres (for the metric disciplines of monocular).
+        limit: at most so many samples of the benchmark; the results say so.
         weights: where --model is an architecture: its weights, a file, run folder or hub id.
         variant: of the architecture, for official weights.
         teacher: teachers to score on the same groups: place, ground-truth, a weight file or run folder, a model.
@@ -77,6 +91,27 @@ def evaluate(
     from distill3d.eval import run
     from distill3d.infer.network import open_network
 
+    if benchmark is not None:
+        from distill3d.cli.benchmark import evaluate_benchmark
+
+        return evaluate_benchmark(
+            benchmark,
+            model or SHIPPED,
+            data=data,
+            out=out,
+            compat=compat,
+            metric=metric,
+            limit=limit,
+            weights=weights,
+            variant=variant,
+            long_side=long_side,
+            device=device,
+        )
+    if model is None or manifest is None or out is None:
+        raise ConfigError(
+            "Say what to evaluate: --model, --manifest and --out for views of your own, or --benchmark "
+            "(--benchmark synthetic needs nothing else; --benchmark list names them all)."
+        )
     if groups < 1 or views < 1 or train_groups < 0:
         raise ConfigError(
             f"--groups {groups}, --views {views}, --train-groups {train_groups}: expected 1, 1, 0 or more."
@@ -110,7 +145,7 @@ def evaluate(
         reference=reference,
     )
     files = {"scores": str(out / run.SCORES), "table": str(out / run.TABLE), "predictions": str(out / run.PREDICTIONS)}
-    data = {
+    found = {
         "protocol": scores.protocol,
         "settings": dict(scores.settings),
         "order": list(scores.methods),
@@ -118,7 +153,7 @@ def evaluate(
         "skipped": dict(scores.skipped),
         "files": files,
     }
-    return Outcome(data, f"{score_table(scores)}\n\n{files['scores']}\n{files['table']}")
+    return Outcome(found, f"{score_table(scores)}\n\n{files['scores']}\n{files['table']}")
 
 
 def _teacher(name: str, weights: str | None, noise: float | None, seed: int, device: str) -> "Method":

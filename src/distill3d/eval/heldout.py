@@ -165,7 +165,7 @@ def score_group(prediction: Prediction, views: Views, truth: Truth, cloud_points
         shown = truth.valid & np.isfinite(points).all(axis=-1)
         missing.append(1 - shown.sum() / max(truth.valid.sum(), 1))
         values["points_error"] = point_scores(points, truth.world, shown, align="scale").relative
-        values.update(_after_similarity(points[shown], truth.world[shown], cloud_points))
+        values.update(after_similarity(points[shown], truth.world[shown], cloud_points))
     values["missing"] = float(max(missing)) if missing else 1.0
     rotation, translation = np.zeros(0), np.zeros(0)
     num_views = len(truth.world_from_camera)
@@ -214,7 +214,7 @@ def _local_depth(prediction: Prediction, whole: Prediction) -> Float[np.ndarray,
     return None
 
 
-def _after_similarity(
+def after_similarity(
     points: Float[np.ndarray, "count 3"], truth: Float[np.ndarray, "count 3"], cloud_points: int
 ) -> dict[str, float]:
     """Error, accuracy and completeness after one similarity of all points, over the truth's mean distance."""

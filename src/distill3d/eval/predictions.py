@@ -28,7 +28,7 @@ FORMAT = 1
 SETTINGS = "settings.json"
 STORED = (
     "pointmap_world", "pointmap_camera", "depth", "confidence_world", "confidence_camera", "confidence_depth",
-    "world_from_camera", "intrinsics", "valid",
+    "world_from_camera", "intrinsics", "valid", "metric_scale",
 )  # fmt: skip
 """Fields of a prediction that are kept; normals and descriptors are not scored here."""
 

@@ -98,13 +98,13 @@ class HeldoutScores:
 
     def markdown(self) -> str:
         """Write the table: a row per method, the protocol and the counts beneath."""
-        heads = [_head(column) for column in COLUMNS.values()]
+        heads = [heading(column) for column in COLUMNS.values()]
         lines = [
             "| method | " + " | ".join(heads) + " |",
             "|---|" + "---:|" * len(heads),
         ]
         for name, method in self.methods.items():
-            cells = [_cell(method.values[metric], column.digits) for metric, column in COLUMNS.items()]
+            cells = [table_cell(method.values[metric], column.digits) for metric, column in COLUMNS.items()]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
         note = f"Protocol {self.protocol}: {self.settings['num_groups']} held-out groups"
         if self.skipped:
@@ -121,14 +121,14 @@ class HeldoutScores:
             name: {
                 "protocol": self.protocol,
                 "settings": dict(method.settings),
-                "values": _jsonable(method.values),
+                "values": jsonable(method.values),
                 "num_nan": dict(method.num_nan),
                 "groups": {
                     key: {
                         "num_views": group.num_views,
-                        "values": _jsonable(group.values),
-                        "rotation_deg": [_or_none(value) for value in group.rotation_deg],
-                        "translation_deg": [_or_none(value) for value in group.translation_deg],
+                        "values": jsonable(group.values),
+                        "rotation_deg": [or_none(value) for value in group.rotation_deg],
+                        "translation_deg": [or_none(value) for value in group.translation_deg],
                     }
                     for key, group in method.groups.items()
                 },
@@ -208,12 +208,14 @@ def _median(values: Float[np.ndarray, " count"]) -> float:
     return float(np.median(known)) if len(known) else math.nan
 
 
-def _or_none(value: float) -> float | None:
+def or_none(value: float) -> float | None:
+    """The value as JSON can hold it: None for what is not finite."""
     return value if math.isfinite(value) else None
 
 
-def _jsonable(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: _or_none(value) for name, value in values.items()}
+def jsonable(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Values as JSON can hold them."""
+    return {name: or_none(value) for name, value in values.items()}
 
 
 def _method_from_json(found: Mapping[str, Any]) -> MethodScores:
@@ -233,12 +235,14 @@ def _method_from_json(found: Mapping[str, Any]) -> MethodScores:
     return MethodScores(values=values, num_nan=found["num_nan"], groups=groups, settings=found["settings"])
 
 
-def _head(column: Column) -> str:
+def heading(column: Column) -> str:
+    """The head of a column: label, unit, and an arrow to where the better values are."""
     unit = f" ({column.unit})" if column.unit else ""
     return f"{column.label}{unit} {'↓' if column.better == 'lower' else '↑'}"
 
 
-def _cell(value: float, digits: int) -> str:
+def table_cell(value: float, digits: int) -> str:
+    """A value as a table shows it; a dash for NaN."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 

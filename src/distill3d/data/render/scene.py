@@ -200,7 +200,8 @@ class SceneBuilder:
             "ambient": ambient,
             "ambient_direction": ambient_direction,
             "sky": sky,
-            "rooms": self._rooms,
+            # Out of doors: one room without air, which darkens nothing.
+            "rooms": self._rooms or [((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))],
         }
         tensors = {name: torch.tensor(np.asarray(values), dtype=torch.float32)[None] for name, values in fields.items()}
         return Scene(

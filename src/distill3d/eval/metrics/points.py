@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from distill3d.eval.metrics.nearest import nearest_points
 from distill3d.geometry.align import Similarity, umeyama
 
 PointAlignment = Literal["none", "scale", "similarity"]
@@ -97,14 +98,13 @@ def cloud_scores(
     truth_normals: Float[np.ndarray, "other 3"] | None = None,
     *,
     max_queries: int | None = None,
+    device: torch.device | str = "cpu",
 ) -> CloudScores:
     """Measure accuracy and completeness, and how normals agree where both clouds have them; NaN if one is empty.
 
     With `max_queries` the means are over that many points of each cloud, evenly chosen; their neighbours are still
     looked for among all points, so the result estimates the same number (and is much quicker for clouds far apart).
     """
-    from scipy.spatial import KDTree  # slow to import
-
     if len(predicted) == 0 or len(truth) == 0:
         nan = math.nan
         return CloudScores(
@@ -112,21 +112,54 @@ def cloud_scores(
             normal_consistency=nan, normal_consistency_median=nan,
         )  # fmt: skip
     asked, asked_truth = (_even_choice(len(cloud), max_queries) for cloud in (predicted, truth))
-    to_truth, nearest_truth = KDTree(truth).query(predicted[asked])
-    to_predicted, nearest_predicted = KDTree(predicted).query(truth[asked_truth])
-    consistency = [math.nan, math.nan]
-    if predicted_normals is not None and truth_normals is not None:
-        first = np.abs((predicted_normals[asked] * truth_normals[nearest_truth]).sum(axis=-1))
-        second = np.abs((truth_normals[asked_truth] * predicted_normals[nearest_predicted]).sum(axis=-1))
-        consistency = [float((measure(first) + measure(second)) / 2) for measure in (np.mean, np.median)]
-    return CloudScores(
-        accuracy=float(to_truth.mean()),
-        accuracy_median=float(np.median(to_truth)),
-        completeness=float(to_predicted.mean()),
-        completeness_median=float(np.median(to_predicted)),
-        normal_consistency=consistency[0],
-        normal_consistency_median=consistency[1],
+    first, second = (
+        None if normals is None else normals[asked]
+        for normals, asked in ((predicted_normals, asked), (truth_normals, asked_truth))
     )
+    there = one_way_scores(predicted[asked], truth, first, truth_normals, device=device)
+    back = one_way_scores(truth[asked_truth], predicted, second, predicted_normals, device=device)
+    return CloudScores(
+        accuracy=there.mean,
+        accuracy_median=there.median,
+        completeness=back.mean,
+        completeness_median=back.median,
+        normal_consistency=(there.normal_mean + back.normal_mean) / 2,
+        normal_consistency_median=(there.normal_median + back.normal_median) / 2,
+    )
+
+
+class OneWay(NamedTuple):
+    """Distances from one cloud to another, and |cosine| of the normals at both ends (NaN without normals)."""
+
+    mean: float
+    median: float
+    normal_mean: float
+    normal_median: float
+
+
+def one_way_scores(
+    queries: Float[np.ndarray, "count 3"],
+    points: Float[np.ndarray, "other 3"],
+    query_normals: Float[np.ndarray, "count 3"] | None = None,
+    point_normals: Float[np.ndarray, "other 3"] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+) -> OneWay:
+    """Look from every query to its nearest point; both clouds have at least one."""
+    distance, nearest = nearest_points(queries, points, device=device)
+    cosine = np.full(1, math.nan)
+    if query_normals is not None and point_normals is not None:
+        cosine = np.abs((query_normals * point_normals[nearest]).sum(axis=-1))
+    return OneWay(float(distance.mean()), float(np.median(distance)), float(cosine.mean()), float(np.median(cosine)))
+
+
+def completion_ratio(
+    predicted: Float[np.ndarray, "count 3"], truth: Float[np.ndarray, "other 3"], threshold: float
+) -> float:
+    """Give the share of true points that have a predicted one nearer than `threshold`; NaN if a cloud is empty."""
+    if len(predicted) == 0 or len(truth) == 0:
+        return math.nan
+    return float((nearest_points(truth, predicted)[0] < threshold).mean())
 
 
 def _even_choice(count: int, limit: int | None) -> Int[np.ndarray, " chosen"]:
@@ -158,14 +191,11 @@ def refine_rigidly(
     Pairs farther apart than `max_distance` do not count; it ends when share and rmse of the pairs change by less than
     1e-6.
     """
-    from scipy.spatial import KDTree
-
-    tree = KDTree(truth)
     total = np.eye(4)
     moved = predicted.astype(np.float64)
     share, rmse = -1.0, -1.0
     for step in range(iterations + 1):
-        distance, index = tree.query(moved, distance_upper_bound=max_distance)
+        distance, index = nearest_points(moved, truth, max_distance=max_distance)
         paired = np.isfinite(distance)
         if paired.sum() < 3:
             return total

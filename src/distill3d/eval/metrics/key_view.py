@@ -1,0 +1,84 @@
+"""Depth of a key view as the robust multi-view depth benchmark scores it (robustmvd; Schroeppel et al., 2022)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+KeyAlignment = Literal["none", "median", "inverse"]
+"""none; ratio of the medians over the mask; least squares of scale and shift in inverse depth."""
+NEAR, FAR = 0.1, 100.0
+"""Predictions are clipped to these, in metres, after the alignment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyViewScores:
+    """Percentages over the pixels with a known depth; NaN where there are none."""
+
+    absrel: float
+    """Mean of |p - g| / g."""
+    inliers103: float
+    """Share of pixels with max(p / g, g / p) below 1.03."""
+    num_pixels: int
+
+
+def resize_nearest(
+    values: Float[np.ndarray, "height width"], size: tuple[int, int]
+) -> Float[np.ndarray, "rows columns"]:
+    """Bring a map to (height, width) by its nearest values, centre to centre."""
+    rows, columns = (_nearest(length, wanted) for length, wanted in zip(values.shape, size, strict=True))
+    resized: Float[np.ndarray, "rows columns"] = values[rows][:, columns]
+    return resized
+
+
+def _nearest(length: int, wanted: int) -> Int[np.ndarray, " wanted"]:
+    return np.minimum(((np.arange(wanted) + 0.5) * length / wanted).astype(np.int64), length - 1)
+
+
+def align_key_view(
+    predicted: Float[np.ndarray, "rows columns"],
+    truth: Float[np.ndarray, "height width"],
+    align: KeyAlignment = "none",
+) -> Float[np.ndarray, "height width"]:
+    """Bring a predicted depth map to the truth's size and scale and clip it; ready to be compared."""
+    p = resize_nearest(predicted, (truth.shape[0], truth.shape[1])).astype(np.float64)
+    use = _known(p, truth)
+    g = truth.astype(np.float64)
+    if align == "median" and use.any():
+        middle = float(np.median(p[use]))
+        p = p * (float(np.median(g[use])) / middle if middle != 0 else math.nan)
+    if align == "inverse" and use.any():
+        used = use & (p > 0)
+        design = np.stack([1 / p[used], np.ones(int(used.sum()))], axis=1)
+        scale, shift = np.linalg.lstsq(design, 1 / g[used], rcond=None)[0]
+        with np.errstate(divide="ignore"):
+            inverse = scale / p + shift
+            p = np.where(inverse > 0, 1 / inverse, FAR)
+    return np.clip(p, NEAR, FAR)
+
+
+def key_view_scores(
+    predicted: Float[np.ndarray, "rows columns"],
+    truth: Float[np.ndarray, "height width"],
+    align: KeyAlignment = "none",
+) -> KeyViewScores:
+    """Compare one depth map with a sparse or dense truth (0 where unknown), at the truth's size."""
+    p = align_key_view(predicted, truth, align)
+    use = _known(p, truth)
+    if not use.any():
+        return KeyViewScores(absrel=math.nan, inliers103=math.nan, num_pixels=0)
+    ours, true = p[use], truth[use].astype(np.float64)
+    ratio = np.maximum(ours / true, true / ours)
+    return KeyViewScores(
+        absrel=float(100 * (np.abs(ours - true) / true).mean()),
+        inliers103=float(100 * (ratio < 1.03).mean()),
+        num_pixels=int(use.sum()),
+    )
+
+
+def _known(
+    p: Float[np.ndarray, "height width"], g: Float[np.ndarray, "height width"]
+) -> Bool[np.ndarray, "height width"]:
+    return np.asarray(np.isfinite(g) & (g > 0) & np.isfinite(p))
