@@ -162,7 +162,9 @@ def _matching(model: nn.Module, targets: str) -> tuple[str, ...]:
         raise ConfigError(f"{targets!r} is no regular expression ({error}). Try one like 'attn\\.qkv'.") from error
     found = {name: module for name, module in model.named_modules() if pattern.fullmatch(name)}
     if adapted := [name for name, module in found.items() if isinstance(module, LoraLinear)]:
-        raise ConfigError(f"{adapted[0]} and {len(adapted) - 1} others carry adapters already. Merge or remove them first.")
+        raise ConfigError(
+            f"{adapted[0]} and {len(adapted) - 1} others carry adapters already. Merge or remove them first."
+        )
     linear = tuple(name for name, module in found.items() if isinstance(module, nn.Linear))
     if not linear:
         known = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]

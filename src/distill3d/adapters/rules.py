@@ -42,7 +42,7 @@ def rule_named(name: str | None) -> Rule:
             f"There is no renormalisation {name!r}; choose one of: {', '.join(RULES)} "
             "(matrix = frobenius, row = per_row)."
         )
-    return found  # type: ignore[return-value]
+    return found
 
 
 def require_rule_fits(rule: Rule, layer: str, out_features: int, in_features: int) -> None:
@@ -124,16 +124,20 @@ def _largest_singular_value(weight: Tensor, lora_a: Tensor, change: Tensor) -> F
         seen = forward(vectors)
         best = torch.linalg.eigh(seen.T @ seen).eigenvectors[:, -1]
         vector = vectors @ best
-    return torch.linalg.vector_norm(forward(vector))
+    value: Tensor = torch.linalg.vector_norm(forward(vector))
+    return value
 
 
-def rescale_tokens(base: Float[Tensor, "*batch out"], adapted: Float[Tensor, "*batch out"]) -> Float[Tensor, "*batch out"]:
+def rescale_tokens(
+    base: Float[Tensor, "*batch out"], adapted: Float[Tensor, "*batch out"]
+) -> Float[Tensor, "*batch out"]:
     """Give the q, k and v of each adapted token the length that the base gives them (Fin3R, released code).
 
     Norms are taken in float32 and carry gradient, those of the base too. Equal inputs come back within 1e-6.
     """
     with torch.autocast(base.device.type, enabled=False):
-        old, new = (part.float().unflatten(-1, (3, -1)) for part in (base, adapted))
+        old, new = (part.float().reshape(*part.shape[:-1], 3, -1) for part in (base, adapted))
         length = torch.linalg.vector_norm(old, dim=-1, keepdim=True)
         factor = length / (torch.linalg.vector_norm(new, dim=-1, keepdim=True) + ACTIVATION_EPS)
-        return (new * factor).flatten(-2).to(adapted.dtype)
+        rescaled: Tensor = (new * factor).flatten(-2).to(adapted.dtype)
+        return rescaled

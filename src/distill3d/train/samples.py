@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from distill3d.cache.reader import CachedSample, CacheReader
 from distill3d.errors import ConfigError
 from distill3d.train.config import SamplingConfig
+from distill3d.train.job import NumberedBatches
 from distill3d.train.order import BatchOrder, Draw, seed_of
 from distill3d.train.rebase import rebase, with_poses
 from distill3d.train.stopping import outlive_stop_requests
@@ -139,10 +140,10 @@ class CachedBatches(Dataset[Batch]):
         return found
 
 
-def batches_in_order(batches: CachedBatches, numbers: Sequence[int], workers: int) -> Iterator[Batch]:
+def batches_in_order(batches: NumberedBatches, numbers: Sequence[int], workers: int) -> Iterator[Any]:
     """The batches of the given numbers, read ahead by that many processes."""
-    loader: DataLoader[Batch] = DataLoader(
-        batches,
+    loader: DataLoader[Any] = DataLoader(
+        batches,  # type: ignore[arg-type]  # it asks for no more than the two methods
         batch_size=None,
         sampler=list(numbers),
         num_workers=workers,
