@@ -5,7 +5,6 @@ import logging
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,15 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill3d.adapters.rules import Rule, require_rule_fits, rescale_tokens, rule_named, weight_factor
+from distill3d.adapters.config import DEFAULT_RULE, LoraConfig, Rule, rule_named
+from distill3d.adapters.rules import require_rule_fits, rescale_tokens, weight_factor
 from distill3d.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 INITIAL_SEED = 0
 """Draws the first matrices where no generator is given, so that results repeat."""
-DEFAULT_RULE = "frobenius"
-"""For new training: it merges. Released files were trained with "activation_qkv"."""
 SHOWN = 5
 """Layers that an error lists."""
 
@@ -92,27 +90,6 @@ NOT_MERGEABLE = (
     "activation_qkv rescales q, k and v of every token by a factor of its own, so no single weight does the same: it "
     "can be neither merged nor exported. Keep the adapter beside its base, or train with a weight rule (frobenius)."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraConfig:
-    """How layers are adapted."""
-
-    targets: str | None = None
-    """Pattern of the layers, a regular expression over their dotted names; None: those that the network proposes."""
-    rank: int = 8
-    """Of the change; Fin3R's."""
-    alpha: float = 8.0
-    """The change is scaled by alpha / rank; Fin3R's."""
-    renormalise: str | None = DEFAULT_RULE
-    """A rule of `adapters.rules`, or a synonym."""
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigError(f"lora.rank is {self.rank}, expected 1 or more.")
-        if not 0 < self.alpha < math.inf:
-            raise ConfigError(f"lora.alpha is {self.alpha}, expected a finite number above 0.")
-        rule_named(self.renormalise)
 
 
 def add_lora(

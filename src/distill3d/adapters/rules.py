@@ -8,41 +8,19 @@ With W the frozen weight, D = scaling * B A the low-rank change and |.| the norm
 apart. It depends on the input, so it can be neither merged nor exported.
 """
 
-from typing import Literal, get_args
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.adapters.config import Rule
 from distill3d.errors import ConfigError
 
-Rule = Literal["frobenius", "per_row", "per_qkv_frobenius", "spectral", "activation_qkv", "none"]
-"""What keeps its length: the whole matrix, each row, the q, k and v blocks, the largest singular value; the q, k and v
-of each token; or nothing (plain LoRA)."""
-RULES: tuple[Rule, ...] = get_args(Rule)
-SYNONYMS: dict[str | None, Rule] = {"matrix": "frobenius", "row": "per_row", None: "none"}
-"""Other names of the same rules."""
 ACTIVATION_EPS = 1e-6
 """Added to the new norm alone, as released."""
 POWER_STEPS = 16
 """Rounds of the subspace iteration behind "spectral"."""
 POWER_WIDTH = 4
 """Directions of the input that it follows besides those of the adapter."""
-
-
-def rule_named(name: str | None) -> Rule:
-    """The rule of a name or synonym.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
-    found = SYNONYMS.get(name, name)
-    if found not in RULES:
-        raise ConfigError(
-            f"There is no renormalisation {name!r}; choose one of: {', '.join(RULES)} "
-            "(matrix = frobenius, row = per_row)."
-        )
-    return found
 
 
 def require_rule_fits(rule: Rule, layer: str, out_features: int, in_features: int) -> None:

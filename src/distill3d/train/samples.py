@@ -204,7 +204,7 @@ def _trusted(prediction: Prediction, valid: Tensor, percentile: float) -> Tensor
 def _assemble(stored: _Stored, chosen: Tensor, jitter: Tensor | None) -> tuple[Views, Prediction, Tensor]:
     images = stored.images[chosen].float().div_(255)
     if jitter is not None:
-        images = _jitter_colors(images, jitter)
+        images = jitter_colors(images, jitter)
     labels: dict[str, Any] = {name: value[chosen].float()[None] for name, value in stored.labels.items()}
     target = Prediction(**labels)
     if target.world_from_camera is not None:
@@ -222,7 +222,7 @@ def _assemble(stored: _Stored, chosen: Tensor, jitter: Tensor | None) -> tuple[V
     return views, target, stored.valid[chosen][None]
 
 
-def _jitter_colors(
+def jitter_colors(
     images: Float[Tensor, "views 3 height width"], jitter: Float[Tensor, "views 3"]
 ) -> Float[Tensor, "views 3 height width"]:
     """Scale brightness, contrast and saturation of each view by the three factors of its row."""
