@@ -84,7 +84,7 @@ ABLATION = {
 }
 AGGRESSIVE = {
     f"{rule}, replay, lr {lr:g}": Row(rule=rule, lr=lr)
-    for lr in (2e-2, 6e-2)
+    for lr in (6e-2, 2e-2)
     for rule in ("none", "frobenius", "activation_qkv")
 }
 BEYOND = {
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", nargs="+", choices=list(GROUPS), default=list(GROUPS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")

@@ -119,7 +119,7 @@ def add_lora(
     """
     rule = rule_named(renormalise)
     LoraConfig(targets=targets, rank=rank, alpha=alpha, renormalise=renormalise)
-    names = _matching(model, targets)
+    names = find_layers(model, targets)
     for name in names:
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear)
@@ -132,7 +132,12 @@ def add_lora(
     return names
 
 
-def _matching(model: nn.Module, targets: str) -> tuple[str, ...]:
+def find_layers(model: nn.Module, targets: str) -> tuple[str, ...]:
+    """Names of the linear layers that a pattern means; see `add_lora`.
+
+    Raises:
+        ConfigError: none, or one that is adapted already.
+    """
     try:
         pattern = re.compile(rf"(?:.*\.)?(?:{targets})")
     except re.error as error:
