@@ -65,8 +65,10 @@ class RefineData:
         self.mix = mix
         self.identity: dict[str, Any] = {}
         self.licences: list[str] = []
-        self.watched_photos: CachedBatches | None = None
-        self.watched_replay: CachedBatches | None = None
+        watches = bool(config.validation.every_steps) and not config.overfit
+        self.watched_photos = self._given(sources.validation_photos, 1) if watches else None
+        self.watched_replay = self._given(sources.validation_replay, mix.replay_views) if watches else None
+        self._hold_back = watches
         kinds: list[tuple[str, CachedBatches | PhotoBatches, int]] = []
         for number, path in enumerate(sources.photo_caches):
             kinds.append((PHOTOS, self._cached(path, f"photos{number}", 1, config.batch, PHOTOS), config.batch))
@@ -86,30 +88,30 @@ class RefineData:
         self.batches = MixedBatches(parts, seed=config.seed)
 
     def _cached(self, path: PathLike, name: str, views: int, batch: int, kind: str) -> CachedBatches:
-        """A cache without what is held back of it for watching."""
+        """A cache; without what is held back of it, where nothing else is watched of its kind."""
         config = self._config
         reader = CacheReader(path)
-        keys, held, source = list(reader.keys()), list[str](), reader
-        given = self.sources.validation_photos if kind == PHOTOS else self.sources.validation_replay
-        watched = self.watched_photos if kind == PHOTOS else self.watched_replay
-        if config.validation.every_steps and not config.overfit and watched is None:
-            if given is None:
-                keys, held = split_keys(keys, config.validation.held_out, config.seed)
-            else:
-                source = CacheReader(given)
-                held = list(source.keys())
-        if held:
-            fewest = min(source.shape(key)[0] for key in held)
-            watching = CachedBatches(
-                source, held, config.data, views=min(views, fewest), batch=1, seed=config.seed, augment=False
-            )
-            if kind == PHOTOS:
-                self.watched_photos = watching
-            else:
-                self.watched_replay = watching
+        keys = list(reader.keys())
+        watched = f"watched_{kind}"
+        if self._hold_back and getattr(self, watched) is None:
+            keys, held = split_keys(keys, config.validation.held_out, config.seed)
+            if held:
+                setattr(self, watched, self._watching(reader, held, views))
         self.identity[name] = cache_identity(reader, keys)
         self.licences.append(f"labels of {reader.header.teacher} ({kind}): {reader.header.licence}")
         return CachedBatches(reader, keys, config.data, views=views, batch=batch, seed=config.seed)
+
+    def _given(self, path: PathLike | None, views: int) -> CachedBatches | None:
+        """A cache of its own to watch."""
+        if path is None:
+            return None
+        reader = CacheReader(path)
+        return self._watching(reader, list(reader.keys()), views)
+
+    def _watching(self, reader: CacheReader, keys: list[str], views: int) -> CachedBatches:
+        fewest = min(views, *(reader.shape(key)[0] for key in keys))
+        seed = self._config.seed
+        return CachedBatches(reader, keys, self._config.data, views=fewest, batch=1, seed=seed, augment=False)
 
     def _online(self, sources: RefineSources) -> PhotoBatches:
         if sources.teacher is None:
