@@ -16,8 +16,8 @@ import torch
 from distill3d.cache import CacheHeader, CacheWriter
 from distill3d.geometry.cameras import intrinsics_from_fov, unproject_depth
 from distill3d.train.config import ValidationConfig
+from distill3d.train.distil import train
 from distill3d.train.logs import read_metrics
-from distill3d.train.loop import train
 from distill3d.train.recipes import get_recipe
 from distill3d.types import Prediction, Views
 

@@ -27,7 +27,7 @@ from distill3d.eval.run import Method, evaluate
 from distill3d.infer.reconstruct import predict
 from distill3d.losses.config import DistillLossConfig
 from distill3d.teachers.run import run_teacher
-from distill3d.train.loop import train
+from distill3d.train.distil import train
 from distill3d.train.recipes import get_recipe
 
 FIT = ImageFit(long_side=112)

@@ -81,11 +81,11 @@ def test_a_cache_goes_on_where_it_stopped_and_ends_with_the_same_bytes(chain, tm
 
 
 def test_training_resumes_to_the_same_weights(chain, tmp_path, monkeypatch):
-    from distill3d.train import loop
+    from distill3d.train import distil
 
     # Ctrl-C in the middle of a step: what the last checkpoint holds is what is left.
     each_step = ("--checkpoint.every-steps", 1)
-    stop_after(monkeypatch, loop, "distill_loss", 2)
+    stop_after(monkeypatch, distil, "distill_loss", 2)
     stopped(train(chain.cache, tmp_path / "run", *each_step))
     assert not (tmp_path / "run" / "student.safetensors").exists()
     called = call("reconstruct", chain.scene, "--model", tmp_path / "run", "--out", tmp_path / "points")

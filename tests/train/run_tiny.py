@@ -9,7 +9,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from distill3d.train.config import CheckpointConfig, OptimConfig, SamplingConfig
-from distill3d.train.loop import train
+from distill3d.train.distil import train
 from tests.train.helpers import tiny_config
 
 PARTS = {"optim": OptimConfig, "data": SamplingConfig, "checkpoint": CheckpointConfig}

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from distill3d.cache import CacheReader
 from distill3d.checkpoints import load_saved
 from distill3d.errors import CheckpointError, ConfigError, OutputError
-from distill3d.train import loop
+from distill3d.train import distil
 from distill3d.train.config import OptimConfig, SamplingConfig, ValidationConfig
+from distill3d.train.distil import train
 from distill3d.train.logs import read_metrics
-from distill3d.train.loop import train
 from distill3d.train.samples import CachedBatches
 from distill3d.train.students import build_student, start_at_mean
 from tests.train.helpers import make_cache, tiny_config
@@ -103,14 +103,14 @@ def test_the_run_folder_says_where_the_student_comes_from(cache, tmp_path):
 
 
 def test_a_step_without_a_finite_loss_is_left_out_and_three_end_the_run(cache, tmp_path, monkeypatch):
-    calls, exact = [], loop.distill_loss
+    calls, exact = [], distil.distill_loss
 
     def sometimes_broken(prediction, target, valid, config):
         calls.append(1)
         terms = exact(prediction, target, valid, config)
         return dataclasses.replace(terms, total=terms.total * float("nan")) if broken(len(calls)) else terms
 
-    monkeypatch.setattr(loop, "distill_loss", sometimes_broken)
+    monkeypatch.setattr(distil, "distill_loss", sometimes_broken)
     broken = {2, 4, 5}.__contains__
     summary = train(tiny_config(steps=6), cache, tmp_path / "sometimes")
     assert summary.skipped == 3

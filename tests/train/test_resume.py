@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from distill3d.errors import CheckpointError, ConfigError, OutputError
 from distill3d.train.config import CheckpointConfig, OptimConfig
+from distill3d.train.distil import train
 from distill3d.train.logs import cut_metrics, read_metrics
-from distill3d.train.loop import train
 from distill3d.train.resume import list_checkpoints, load_checkpoint, read_settings, save_checkpoint
 from tests.train.helpers import make_cache, tiny_config
 from tests.train.run_tiny import config_from

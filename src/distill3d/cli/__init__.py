@@ -21,15 +21,17 @@ VERBS = {
     "manifest": "build | check | show: list the photos, videos or scenes of a folder in one table",
     "cache": "build | check | show | merge | convert: run a teacher once over view groups and keep what it says",
     "train": "distil a student from a cache, after a recipe",
+    "finetune": "sharpen the geometry of a finished network, from photos and a monocular teacher",
     "evaluate": "score a model on held-out views beside its teacher and two trivial baselines",
     "reconstruct": "photos or a video in, one point cloud with cameras out",
     "report": "one self-contained page about a run",
     "models": "list | show: the architectures and the licences of their weights",
+    "weights": "merge | convert | check: adapters into networks, official files to ours and back",
 }
 
 _STOPPED = """
-Stopped. What was finished is kept: `cache build` and `train` go on from there with --resume, other commands when they
-are called again."""
+Stopped. What was finished is kept: `cache build`, `train` and `finetune` go on from there with --resume, other
+commands when they are called again."""
 
 _UNMENDABLE = {
     errno.ENOSPC: "The disk is full. Free some space or choose another place for the output.",

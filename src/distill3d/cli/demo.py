@@ -131,7 +131,7 @@ class _Demo:
 
     def train(self) -> None:
         """The student, from the cache alone."""
-        from distill3d.train.loop import train
+        from distill3d.train.distil import train
         from distill3d.train.recipes import get_recipe
         from distill3d.train.resume import find_state
 

@@ -22,7 +22,7 @@ def report(
     """Show a run: curves, settings and licences; with an evaluation its table and maps; with photos a point cloud.
 
     Args:
-        run: folder of `distill3d train`.
+        run: folder of `distill3d train` or `distill3d finetune`.
         out: the HTML file to write; it needs no network and no other file.
         evaluation: folder of `distill3d evaluate`.
         manifest: of the evaluated photos, to show their maps.
@@ -38,10 +38,13 @@ def report(
     from distill3d.files import read_json
     from distill3d.infer.reconstruct import reconstruct
     from distill3d.viewer.assemble import assemble_report
+    from distill3d.viewer.refine import refine_report
     from distill3d.viewer.report import write_report
 
     if not (run / "config.json").is_file():
         raise ConfigError(f"{run} is not a run folder: it has no config.json. Give the --out of `distill3d train`.")
+    if read_json(run / "config.json").get("kind") == "refine":
+        return _outcome(write_report(out, refine_report(run, title)))
     cloud = None
     if photos is not None:
         student, _ = load_saved(run)
@@ -55,7 +58,10 @@ def report(
         manifest=None if manifest is None else load_manifest(manifest),
         reconstruction=cloud,
     )
-    path = write_report(out, data)
+    return _outcome(write_report(out, data))
+
+
+def _outcome(path: Path) -> Outcome:
     size = path.stat().st_size
     return Outcome({"report": str(path), "bytes": size}, f"{path} ({size / 1e6:.1f} MB): open it in any browser")
 

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> Outcome:
     recipe, *rest = arguments
     given = _parse(recipe, rest)
 
-    from distill3d.train.loop import train
+    from distill3d.train.distil import train
 
     done = train(
         given.config,

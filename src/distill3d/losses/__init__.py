@@ -7,12 +7,12 @@ if TYPE_CHECKING:
     from distill3d.losses.config import DistillLossConfig as DistillLossConfig
     from distill3d.losses.config import paper_equations as paper_equations
     from distill3d.losses.config import reference_code as reference_code
-    from distill3d.losses.distill import LossTerms as LossTerms
     from distill3d.losses.distill import distill_loss as distill_loss
+    from distill3d.losses.terms import LossTerms as LossTerms
 
 _HOMES = {
     "DistillLossConfig": "distill3d.losses.config",
-    "LossTerms": "distill3d.losses.distill",
+    "LossTerms": "distill3d.losses.terms",
     "distill_loss": "distill3d.losses.distill",
     "paper_equations": "distill3d.losses.config",
     "reference_code": "distill3d.losses.config",

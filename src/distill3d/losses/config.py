@@ -60,3 +60,36 @@ def paper_equations() -> DistillLossConfig:
 def reference_code() -> DistillLossConfig:
     """What the authors' code computes: confidences clamped to a tenth within [0, 1], and a mean per view first."""
     return DistillLossConfig(weight_form="clamped", reduction="views")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineLossConfig:
+    """The loss of Fin3R: a monocular teacher's depth on every sample, true pointmaps on replayed views.
+
+    The paper gives the form and no numbers: lambda, alignment and the factor between both parts are ours.
+    """
+
+    align: Literal["scale", "scale_shift", "none"] = "scale"
+    """What the network's depth may differ by from the teacher's: one factor a view, found by least squares at every
+    step (so no gradient changes the scale), a factor and a shift, or nothing (where both are metric). Ours."""
+    error: Literal["squared", "distance"] = "squared"
+    """Squared error (paper), or the error itself, which outliers move less; in units of the teacher's mean depth."""
+    confidence_lambda: float = 0.2
+    """Pull towards high confidence, the lambda of both parts; 0.2 is DUSt3R's, the paper does not say."""
+    likelihood: bool | None = None
+    """Weigh errors by the network's own confidence, beta |e|^2 - lambda log beta (paper); off: plain errors. None: as
+    the base was trained."""
+    gradient_weight: float = 0.0
+    """Factor of the differences of log-depth between neighbours at four scales, for sharp edges. Ours."""
+    normal_weight: float = 0.0
+    """Factor of 1 - cosine between surface normals. Ours."""
+    replay_weight: float = 1.0
+    """Factor of the pointmaps of replayed views. Ours."""
+    normalise_replay: bool = True
+    """Divide both pointmaps of a sample by their mean distance to the origin; off where the base is metric."""
+
+    def __post_init__(self) -> None:
+        for name in ("confidence_lambda", "gradient_weight", "normal_weight", "replay_weight"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise ConfigError(f"loss.{name} is {value}, expected a finite number that is not negative.")

@@ -1,7 +1,5 @@
 """Confidence-aware distillation of a teacher's pointmaps (Distill3R, equations 1 to 6), and its ablations."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -13,17 +11,8 @@ from distill3d.geometry.normalize import normalize_pointmaps
 from distill3d.losses.config import DistillLossConfig
 from distill3d.losses.pose import pose_terms
 from distill3d.losses.surface import gradient_term, normal_term
+from distill3d.losses.terms import LossTerms
 from distill3d.types import Prediction, map_tensors
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossTerms:
-    """What a loss is made of."""
-
-    total: Float[Tensor, ""]
-    """The weighted sum, to call `backward` on."""
-    terms: Mapping[str, Float[Tensor, ""]]
-    """The terms before their factors, without gradient: "global", "local", "confidence", and those switched on."""
 
 
 def distill_loss(
@@ -50,6 +39,9 @@ def distill_loss(
         target: the teacher's; anything may stand outside `valid`, NaN included. Poses are used by the pose term.
         valid: pixels to learn from. Without any, every term is 0 and so is its gradient.
         config: factors and choices.
+
+    Returns:
+        The total, and the terms "global", "local", "confidence" and those switched on.
 
     Raises:
         ConfigError: a map or confidence that the configuration needs is absent.

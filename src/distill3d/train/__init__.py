@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distill3d.train.config import DistillConfig as DistillConfig
-    from distill3d.train.loop import train as train
+    from distill3d.train.distil import train as train
     from distill3d.train.recipes import get_recipe as get_recipe
 
 _HOMES = {
     "DistillConfig": "distill3d.train.config",
     "get_recipe": "distill3d.train.recipes",
-    "train": "distill3d.train.loop",
+    "train": "distill3d.train.distil",
 }
 
 __all__ = [*_HOMES]

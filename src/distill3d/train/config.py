@@ -123,21 +123,9 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig:
-    """A whole training run. A step is one step of the optimiser over all processes."""
+class RunConfig:
+    """What every run of the loop has, whatever it learns. A step is one step of the optimiser over all processes."""
 
-    student: str = "distill3r"
-    """An architecture of `distill3d models list`."""
-    variant: str = "paper"
-    """One of its variants."""
-    initial_weights: str | None = None
-    """Weights or a run folder to start from; None: fresh weights from `seed`."""
-    pretrained_encoder: str | None = None
-    """Weights of a pretrained encoder to start from."""
-    mean_map_start: bool = False
-    """Set the biases of the heads so that a fresh student predicts the mean pointmap of the cache."""
-    views: int = 4
-    """Views of a sample, at most as many as a group of the cache has."""
     batch: int = 4
     """Samples that pass through the network at once, on each process."""
     accumulation: int = 1
@@ -151,7 +139,6 @@ class DistillConfig:
     device: str = "auto"
     """"auto": the accelerator if there is one, else the CPU."""
     optim: OptimConfig = field(default_factory=OptimConfig)
-    loss: DistillLossConfig = field(default_factory=DistillLossConfig)
     data: SamplingConfig = field(default_factory=SamplingConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -169,10 +156,33 @@ class DistillConfig:
     """Write curves for TensorBoard too."""
 
     def __post_init__(self) -> None:
-        for name in ("views", "batch", "accumulation", "steps", "log_every"):
+        for name in ("batch", "accumulation", "steps", "log_every"):
             _check(name, getattr(self, name) >= 1, getattr(self, name), "1 or more")
         _check("workers", self.workers >= 0, self.workers, "0 or more")
         _check("head_chunk", self.head_chunk is None or self.head_chunk >= 1, self.head_chunk, "1 or more, or none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(RunConfig):
+    """A student from a cache."""
+
+    student: str = "distill3r"
+    """An architecture of `distill3d models list`."""
+    variant: str = "paper"
+    """One of its variants."""
+    initial_weights: str | None = None
+    """Weights or a run folder to start from; None: fresh weights from `seed`."""
+    pretrained_encoder: str | None = None
+    """Weights of a pretrained encoder to start from."""
+    mean_map_start: bool = False
+    """Set the biases of the heads so that a fresh student predicts the mean pointmap of the cache."""
+    views: int = 4
+    """Views of a sample, at most as many as a group of the cache has."""
+    loss: DistillLossConfig = field(default_factory=DistillLossConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("views", self.views >= 1, self.views, "1 or more")
         fewest = self.data.min_views
         _check("data.min_views", fewest is None or fewest <= self.views, fewest, f"at most views = {self.views}")
 

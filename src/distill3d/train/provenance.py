@@ -3,6 +3,7 @@
 import datetime
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,7 @@ import distill3d
 from distill3d import checkpoints, models
 from distill3d.cache.reader import CacheReader
 from distill3d.errors import CheckpointError
-from distill3d.files import PathLike
-from distill3d.train.config import DistillConfig
-from distill3d.train.optim import AveragedWeights
+from distill3d.train.config import DistillConfig, RunConfig
 from distill3d.train.parallel import Ranks
 from distill3d.train.resume import plain
 
@@ -28,23 +27,13 @@ def versions() -> dict[str, str]:
     return {"distill3d": distill3d.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def describe_run(
-    config: DistillConfig,
-    reader: CacheReader,
-    cache_path: PathLike,
-    validation_cache: PathLike | None,
-    identity: dict[str, Any],
-    ranks: Ranks,
-    parameters: int,
-) -> dict[str, Any]:
-    """The content of `config.json`: enough to know, and to repeat, what was done."""
+def describe_run(config: RunConfig, ranks: Ranks, parameters: int) -> dict[str, Any]:
+    """What `config.json` says of every run: enough to know, and to repeat, what was done."""
     return {
         "settings": plain(config),
         "versions": versions(),
         "commit": git_commit(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cache": {"path": str(cache_path), **identity, "header_fields": reader.header.plain()},
-        "validation_cache": None if validation_cache is None else str(validation_cache),
         "device": str(ranks.device),
         "processes": ranks.world,
         "threads": torch.get_num_threads(),
@@ -55,10 +44,10 @@ def describe_run(
 def save_student(
     out: Path,
     student: nn.Module,
-    average: AveragedWeights | None,
+    average: nn.Module | None,
     config: DistillConfig,
     reader: CacheReader,
-    scores: dict[str, float],
+    scores: Mapping[str, float],
 ) -> None:
     """Write `student.safetensors`: the averaged weights if they are on (then the last ones go to `student-last`).
 
@@ -72,10 +61,10 @@ def save_student(
         "teacher": header.teacher,
         "cache": header.plain(),
         "training": {"settings": plain(config), "versions": versions(), "commit": git_commit()},
-        "validation": scores,
+        "validation": dict(scores),
     }
     model_config = models.get(config.student).variant(config.variant)
-    finished = {STUDENT: student} if average is None else {STUDENT: average.model, LAST: student}
+    finished = {STUDENT: student} if average is None else {STUDENT: average, LAST: student}
     for name, model in finished.items():
         checkpoints.save_model(out / name, model, model_name=config.student, config=model_config, meta=meta)
 

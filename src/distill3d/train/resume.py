@@ -14,11 +14,11 @@ import torch
 from distill3d.cache.reader import CacheReader
 from distill3d.errors import CheckpointError, ConfigError
 from distill3d.files import PathLike, atomic_write_bytes, read_json
-from distill3d.train.config import DistillConfig
+from distill3d.train.config import DistillConfig, RunConfig
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 CONFIG = "config.json"
 FOLDER = "checkpoints"
 
@@ -28,17 +28,14 @@ FREE = (
     "device",
     "gradient_checkpointing",
     "head_chunk",
-    "initial_weights",
     "log_every",
-    "mean_map_start",
-    "pretrained_encoder",
     "tensorboard",
     "validation.every_steps",
     "validation.groups",
     "validation.pictures",
     "workers",
 )
-"""Settings that may change on resume: they do not decide what is learned, or only did so at the start."""
+"""Settings of every run that may change on resume: they do not decide what is learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +55,8 @@ class RunState:
     averaged: Mapping[str, Any] | None
     """The averaged weights, where they are on."""
     settings: Mapping[str, Any]
-    cache: Mapping[str, Any]
-    """`cache_identity` of what it was trained on."""
+    identity: Mapping[str, Any]
+    """Of what it was trained on: `Job.identity`."""
     world: int
     versions: Mapping[str, Any]
 
@@ -71,7 +68,7 @@ def save_checkpoint(run: Path, state: RunState, keep: int) -> Path:
         OutputError: it cannot be written; the checkpoints before it stay as they are.
     """
     content = {item.name: getattr(state, item.name) for item in fields(state)}
-    for name in ("settings", "cache", "versions"):
+    for name in ("settings", "identity", "versions"):
         content[name] = json.dumps(content[name])
     # Through memory: torch turns a full disk into an error of its own, a file says which.
     buffer = io.BytesIO()
@@ -123,7 +120,7 @@ def load_checkpoint(source: PathLike) -> RunState:
     if number != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {number!r}; this version of distill3d reads {FORMAT}.")
     del content["format"]
-    for name in ("settings", "cache", "versions"):
+    for name in ("settings", "identity", "versions"):
         content[name] = json.loads(content[name])
     return RunState(**content)
 
@@ -153,17 +150,20 @@ def cache_identity(reader: CacheReader, keys: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def require_same_run(state: RunState, config: DistillConfig, cache: Mapping[str, Any], world: int) -> None:
-    """Refuse to go on with other settings or another cache than the checkpoint's.
+def require_same_run(
+    state: RunState, config: RunConfig, identity: Mapping[str, Any], world: int, free: Sequence[str] = ()
+) -> None:
+    """Refuse to go on with other settings or other data than the checkpoint's.
 
-    Free to change are the settings in `FREE`; `accumulation` together with the number of processes, as long as a step
-    has as many samples; and `steps` where the rate is constant (`optim.min_lr_ratio` 1): else it bends the schedule.
+    Free to change are the settings in `FREE` and `free`; `accumulation` together with the number of processes, as long
+    as a step has as many samples; and `steps` where the rate is constant (`optim.min_lr_ratio` 1): else it bends the
+    schedule.
 
     Raises:
         ConfigError: names every difference, what the checkpoint has and what was asked for.
     """
     found, expected = flatten(state.settings), flatten(plain(config))
-    free = list(FREE)
+    free = [*FREE, *free]
     if state.settings["accumulation"] * state.world == config.accumulation * world:
         free.append("accumulation")
     if config.optim.min_lr_ratio == 1 and config.steps >= state.step:
@@ -181,9 +181,9 @@ def require_same_run(state: RunState, config: DistillConfig, cache: Mapping[str,
             "Resume with those of the run, or start a new run from its weights (initial_weights)."
         )
     other = [
-        f"{name} was {value!r}, now {cache.get(name)!r}"
-        for name, value in state.cache.items()
-        if cache.get(name) != value
+        f"{name} was {value!r}, now {identity.get(name)!r}"
+        for name, value in state.identity.items()
+        if identity.get(name) != value
     ]
     if other:
         raise ConfigError(

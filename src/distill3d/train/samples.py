@@ -13,6 +13,7 @@ from distill3d.cache.reader import CachedSample, CacheReader
 from distill3d.errors import ConfigError
 from distill3d.train.augment import crop, draw_window, mirror
 from distill3d.train.config import SamplingConfig
+from distill3d.train.job import NumberedBatches
 from distill3d.train.order import BatchOrder, Draw, seed_of
 from distill3d.train.rebase import rebase, with_poses
 from distill3d.train.stopping import outlive_stop_requests
@@ -176,10 +177,10 @@ class CachedBatches(Dataset[Batch]):
         return self._memory[index], chosen
 
 
-def batches_in_order(batches: CachedBatches, numbers: Sequence[int], workers: int) -> Iterator[Batch]:
+def batches_in_order(batches: NumberedBatches, numbers: Sequence[int], workers: int) -> Iterator[Any]:
     """The batches of the given numbers, read ahead by that many processes."""
-    loader: DataLoader[Batch] = DataLoader(
-        batches,
+    loader: DataLoader[Any] = DataLoader(
+        batches,  # type: ignore[arg-type]  # it asks for no more than the two methods
         batch_size=None,
         sampler=list(numbers),
         num_workers=workers,
@@ -243,7 +244,7 @@ def _assemble(
     """The views at the chosen places; the first of them is view `reference` of the group."""
     images = stored.images[chosen].float().div_(255)
     if jitter is not None:
-        images = _jitter_colors(images, jitter)
+        images = jitter_colors(images, jitter)
     labels: dict[str, Any] = {name: value[chosen].float()[None] for name, value in stored.labels.items()}
     target = Prediction(**labels)
     if target.world_from_camera is not None:
@@ -261,7 +262,7 @@ def _assemble(
     return views, target, stored.valid[chosen][None]
 
 
-def _jitter_colors(
+def jitter_colors(
     images: Float[Tensor, "views 3 height width"], jitter: Float[Tensor, "views 3"]
 ) -> Float[Tensor, "views 3 height width"]:
     """Scale brightness, contrast and saturation of each view by the three factors of its row."""

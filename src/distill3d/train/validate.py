@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,21 +14,13 @@ from distill3d.geometry.align import align_maps
 from distill3d.geometry.poses import rotation_angle
 from distill3d.losses.distill import distill_loss
 from distill3d.train.config import DistillConfig
+from distill3d.train.job import Seen
 from distill3d.train.pictures import depth_of, draw_validation
 from distill3d.train.samples import Batch, CachedBatches
 from distill3d.train.students import predict
 from distill3d.types import Prediction, map_tensors, to_device
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Scores, and the pictures that were drawn."""
-
-    scores: dict[str, float]
-    """Mean loss and terms; against the teacher `depth_rel` (medians of a view matched) and median `rotation_deg`."""
-    pictures: list[Path] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -43,10 +34,11 @@ def validate(
     *,
     pictures: Path | None = None,
     step: int = 0,
-) -> Validation:
+) -> Seen:
     """Score the batches of the given numbers; the first samples are drawn into the folder `pictures`.
 
-    The student is put back into the mode it came in.
+    Scores are the mean loss and its terms and, against the teacher, `depth_rel` (medians of a view matched) and the
+    median `rotation_deg`. The student is put back into the mode it came in.
     """
     was_training = student.training
     student.eval()
@@ -75,7 +67,7 @@ def validate(
     all_angles = torch.cat(angles) if angles else torch.zeros(0)
     if all_angles.numel():
         scores["rotation_deg"] = math.degrees(all_angles.median().item())
-    return Validation(scores, drawn)
+    return Seen(scores, drawn)
 
 
 def relative_depth_error(

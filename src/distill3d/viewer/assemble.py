@@ -133,7 +133,7 @@ def run_facts(run: Path) -> list[FactGroup]:
             },
         ),
         FactGroup(title="Times", facts={name: text for name, text in times.items() if text}),
-        FactGroup(title="Settings", facts=_flat_facts(settings)),
+        FactGroup(title="Settings", facts=flat_facts(settings)),
         FactGroup(
             title="Teacher and licences",
             facts={
@@ -187,11 +187,12 @@ def _cloud_note(reconstruction: Reconstruction) -> str:
     return f"{len(reconstruction.names)} photos, reconstructed by {info.get('model', 'the student')}{left_out}."
 
 
-def _flat_facts(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat_facts(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as lines of a list."""
     facts: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            facts |= _flat_facts(value, f"{prefix}{name}.")
+            facts |= flat_facts(value, f"{prefix}{name}.")
         else:
             facts[f"{prefix}{name}"] = str(value)
     return facts

@@ -1,0 +1,162 @@
+"""How large a batch fits into a memory budget: found by running a step on tensors without data, in seconds."""
+
+import logging
+import re
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from distill3d import models
+from distill3d.adapters.lora import add_lora
+from distill3d.checkpoints.official import fitting_variant
+from distill3d.checkpoints.read import read_weights
+from distill3d.data.fit import Size
+from distill3d.errors import ConfigError
+from distill3d.losses.refine import depth_distillation, pointmap_replay
+from distill3d.train.bases import base_of, view_depth, world_points
+from distill3d.train.refine import recompute_activations
+from distill3d.train.refine_config import RefineConfig
+from distill3d.train.students import predict
+
+logger = logging.getLogger(__name__)
+
+RESERVE = 0.1
+"""Share of the budget left for what no count sees: the context of the driver, fragments, work space of kernels."""
+_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+
+def parse_budget(text: str) -> int:
+    """Bytes of "24GB", "24G" or "24000 MB".
+
+    Raises:
+        ConfigError: it is no amount of memory.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
+    if not found or float(found[1]) == 0:
+        raise ConfigError(f"A budget of {text!r} is no amount of memory; expected one like 24GB.")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def fit_budget(config: RefineConfig, budget: int, size: Size) -> RefineConfig:
+    """The settings that stay within a budget: batch, accumulation and recomputing; a step keeps its number of photos.
+
+    Recomputing costs a third more time, so it comes after smaller batches. The count is an upper bound: float32 and
+    attention without a fused kernel, while a GPU may use bf16 and one.
+
+    Args:
+        config: what is wanted.
+        budget: bytes of memory of one device.
+        size: height and width of the photos.
+
+    Raises:
+        ConfigError: even one photo, or one replayed sample, does not fit.
+    """
+    wanted, limit = config.batch * config.accumulation, budget * (1 - RESERVE)
+    least = 0.0
+    for again in dict.fromkeys((config.gradient_checkpointing, True)):
+        step = _Step(config, size, again)
+        one, two = step.peak(1), step.peak(2)
+        replay = step.peak(config.mix.replay_batch, replay=True)
+        each = max(two - one, 1)
+        least = max(one, replay)
+        batch = min(config.batch, 1 + int((limit - one) // each)) if limit >= one else 0
+        if batch >= 1 and replay <= limit:
+            logger.info(
+                "budget %.1f GB: batch %d, %s; at most %.1f GB for photos, %.1f GB for replayed views (float32)",
+                budget / 1e9, batch, "recomputing" if again else "keeping activations",
+                (one + (batch - 1) * each) / 1e9, replay / 1e9,
+            )  # fmt: skip
+            return replace(config, batch=batch, accumulation=-(-wanted // batch), gradient_checkpointing=again)
+    raise ConfigError(
+        f"A budget of {budget / 1e9:.1f} GB is too small: {config.base} at {size[1]}x{size[0]} needs about "
+        f"{least / (1 - RESERVE) / 1e9:.1f} GB. Give smaller photos (fit.long_side), fewer replayed views "
+        "(mix.replay_views), or more memory."
+    )
+
+
+class _Step:
+    """One step of refining on the meta device, whose tensors have shapes and no data."""
+
+    def __init__(self, config: RefineConfig, size: Size, again: bool) -> None:
+        self._config, self._size = config, size
+        self._base = base_of(config.base)
+        spec = models.get(config.base)
+        with torch.device("meta"):
+            self._model: nn.Module = spec.build(_variant(config)).eval()
+        add_lora(self._model, config.lora.targets or spec.lora_targets or "", config.lora.rank, renormalise="frobenius")
+        if again:
+            recompute_activations(self._model)
+
+    def peak(self, batch: int, replay: bool = False) -> int:
+        """Bytes of weights, activations and gradients at the worst moment."""
+        views = min(self._config.mix.replay_views, self._base.max_views or 10**6) if replay else 1
+        images = torch.zeros(batch, views, 3, *self._size, device="meta")
+        with _PeakMemory(self._model) as memory:
+            prediction = predict(self._model, images, seed=0, dtype=None, head_chunk=self._config.head_chunk)
+            depth, confidence = view_depth(prediction, self._base)
+            valid = torch.ones(batch, views, *self._size, dtype=torch.bool, device="meta")
+            truth = torch.zeros(batch, views, *self._size, 3, device="meta")
+            seen = depth.shape[1]
+            plain = replace(self._config.loss, gradient_weight=0.0, normal_weight=0.0)
+            total = depth_distillation(depth, confidence, truth[:, :seen], valid[:, :seen], plain).total
+            if replay:
+                points = world_points(prediction, self._base)
+                total = total + pointmap_replay(points, prediction.confidence_world, truth, valid, plain)
+            torch.autograd.backward(total)
+        for parameter in self._model.parameters():
+            parameter.grad = None
+        peak: int = memory.peak
+        return peak
+
+
+class _PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all storages alive while it is open, those of a network included, and their maximum."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._sizes: dict[int, int] = {}
+        self._alive = self.peak = 0
+        for tensor in model.state_dict(keep_vars=True).values():
+            self._note(tensor)
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._note(leaf)
+        return out
+
+    def _note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._sizes:
+            return
+        self._sizes[key] = storage.nbytes()
+        self._alive += storage.nbytes()
+        self.peak = max(self.peak, self._alive)
+        weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self._alive -= self._sizes.pop(key, 0)
+
+
+def _variant(config: RefineConfig) -> Any:
+    spec = models.get(config.base)
+    if config.weights is None or config.variant is not None:
+        return spec.variant(config.variant)
+    from distill3d.checkpoints import find_weights, read_info
+    from distill3d.errors import CheckpointError
+
+    try:
+        return read_info(config.weights).config
+    except CheckpointError:
+        file = find_weights(config.weights)
+        return spec.variant(fitting_variant(spec, read_weights(file), source=str(file)))
