@@ -153,7 +153,7 @@ class RemoteShards:
         """The file system of this process: connections do not survive a fork."""
         if self._system is None or self._process != os.getpid():
             try:
-                import fsspec  # type: ignore[import-untyped]
+                import fsspec
 
                 protocol = self.url.split("://")[0]
                 self._system = fsspec.filesystem(protocol, skip_instance_cache=True, **self._options)
