@@ -18,7 +18,7 @@ from distill3d.errors import CacheError
 
 MAGIC = b"D3VB"
 PREFIX = struct.Struct("<4sI")
-DTYPES = ("bool", "uint8", "int32", "float16", "float32", "float64")
+DTYPES = ("bool", "uint8", "int16", "int32", "float16", "float32", "float64")
 SMALL_BYTES = 512
 """Arrays up to this size are kept as they are."""
 
@@ -87,7 +87,7 @@ def unpack_blob(data: bytes) -> Blob:
 def _encode(array: Array, level: int) -> tuple[str, bytes]:
     if array.dtype == bool:
         return "bits", _compress(np.packbits(array.reshape(-1)).tobytes(), level)
-    if array.dtype == np.int32 and array.ndim == 2:
+    if array.dtype in (np.int16, np.int32) and array.ndim == 2:
         predictor, data = pack_plane(array)
         return f"plane-{predictor}", data
     if array.nbytes <= SMALL_BYTES or array.dtype.name not in ("float16", "float32"):
@@ -112,8 +112,8 @@ def _decode(encoding: str, data: bytes, dtype: str, shape: tuple[int, ...]) -> A
     if encoding == "bits":
         packed = np.frombuffer(unzstd(data, -(-count // 8)), dtype=np.uint8)
         return np.unpackbits(packed, count=count).astype(bool).reshape(shape)
-    if encoding.startswith("plane-") and dtype == "int32" and len(shape) == 2:
-        return unpack_plane(data, encoding.removeprefix("plane-"), shape)
+    if encoding.startswith("plane-") and dtype in ("int16", "int32") and len(shape) == 2:
+        return unpack_plane(data, encoding.removeprefix("plane-"), shape, 8 * np.dtype(dtype).itemsize)
     if encoding != "delta-shuffle":
         raise ValueError(f"unknown array encoding {encoding!r}")
     size = np.dtype(dtype).itemsize

@@ -145,9 +145,10 @@ class CompactCodec:
 
 
 def _single(name: str, array: Array) -> Array:
-    """Maps are float32 whatever they came as."""
-    kept = array.dtype != np.float64 or name.split(".", 1)[1] in KEPT_WHOLE
-    return array if kept else array.astype(np.float32)
+    """Maps are float32 whatever they came as; the coordinates of points lie in memory one after another."""
+    if array.dtype == np.float64 and name.split(".", 1)[1] not in KEPT_WHOLE:
+        array = array.astype(np.float32)
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, -1, 0)), 0, -1) if name in (LOCAL, WORLD) else array
 
 
 def _quantise_local(kept: Mapping[str, Array], bound: float) -> _Local | None:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import zstandard
 
-Plane = np.ndarray[Any, np.dtype[np.int32]]
+Plane = np.ndarray[Any, np.dtype[np.signedinteger[Any]]]
+"""Of 16 or 32 bits."""
 Predictor = Literal["none", "delta", "interpolate"]
 PREDICTORS: tuple[Predictor, ...] = ("none", "delta", "interpolate")
 PROBE_ROWS = 16
@@ -37,17 +38,17 @@ def pack_plane(plane: Plane) -> tuple[Predictor, bytes]:
     """
     predictor = _best_predictor(plane)
     rest = predict(plane, predictor).reshape(-1)
-    folded = ((rest << 1) ^ (rest >> 31)).view(np.uint32)
+    folded = ((rest << 1) ^ (rest >> (8 * rest.itemsize - 1))).view(f"u{rest.itemsize}")
     low = zstandard.ZstdCompressor(compression_params=_HUFFMAN).compress(
         np.minimum(folded, BIG).astype(np.uint8).tobytes()
     )
-    big = folded[folded >= BIG] - np.uint32(BIG)
+    big = folded[folded >= BIG].astype(np.uint32) - np.uint32(BIG)
     high = zstandard.ZstdCompressor().compress(big.astype("<u4").view(np.uint8).reshape(-1, 4).T.tobytes())
     return predictor, b"".join([_LENGTH.pack(len(low)), low, high if big.size else b""])
 
 
-def unpack_plane(data: bytes, predictor: str, shape: tuple[int, int]) -> Plane:
-    """The plane that `pack_plane` packed.
+def unpack_plane(data: bytes, predictor: str, shape: tuple[int, int], bits: int) -> Plane:
+    """The plane that `pack_plane` packed, of as many bits.
 
     Raises:
         ValueError, struct.error, zstandard.ZstdError: the bytes are damaged, or the predictor is unknown.
@@ -56,12 +57,15 @@ def unpack_plane(data: bytes, predictor: str, shape: tuple[int, int]) -> Plane:
         raise ValueError(f"unknown predictor {predictor!r}")
     start = _LENGTH.size + _LENGTH.unpack_from(data)[0]
     low = np.frombuffer(unzstd(data[_LENGTH.size : start], shape[0] * shape[1]), dtype=np.uint8)
-    folded = low.astype(np.uint32)
+    folded = low.astype(f"u{bits // 8}")
     if len(data) > start:
         big = np.flatnonzero(low == BIG)
         bytes_of = np.frombuffer(unzstd(data[start:], 4 * len(big)), dtype=np.uint8).reshape(4, -1)
-        folded[big] += np.ascontiguousarray(bytes_of.T).view("<u4")[:, 0]
-    rest = ((folded >> 1) ^ (0 - (folded & 1))).view(np.int32)
+        folded[big] += np.ascontiguousarray(bytes_of.T).view("<u4")[:, 0].astype(folded.dtype)
+    sign = (folded & 1).view(f"i{bits // 8}")
+    folded >>= 1
+    rest = folded.view(sign.dtype)
+    rest ^= -sign
     return restore(rest.reshape(shape), predictor)
 
 
@@ -79,7 +83,7 @@ def unzstd(data: bytes, expected: int) -> bytes:
 
 
 def predict(plane: Plane, predictor: str) -> Plane:
-    """What is left of each pixel when its prediction is taken off. Sums wrap around at 32 bits."""
+    """What is left of each pixel when its prediction is taken off. Sums wrap around at the bits of the plane."""
     rest = plane.copy()
     if predictor == "delta":
         rest[:, 1:] -= plane[:, :-1]
@@ -127,18 +131,16 @@ def _between(before: Plane, after: Plane) -> Plane:
 
 
 def _best_predictor(plane: Plane) -> Predictor:
-    if not plane.any():
-        return "none"
+    """Judged inside a band of rows, by what is left of every pixel at the finest level."""
+    if not plane.any() or min(plane.shape) < 3:
+        return "none" if not plane.any() else "delta"
     first = max(0, (plane.shape[0] - PROBE_ROWS) // 2)
-    band = plane[first : first + PROBE_ROWS]
-    return min(PREDICTORS, key=lambda predictor: _cost(predict(band, predictor)))
-
-
-def _cost(rest: Plane) -> float:
-    """Bits a pixel, roughly: the entropy of the numbers' lengths, and the bits behind their leading one."""
-    if not rest.size:
-        return 0.0
-    lengths = np.frexp(rest.astype(np.float32).reshape(-1))[1]
-    counts = np.bincount(lengths)
-    share = counts[counts > 0] / rest.size
-    return float(lengths.mean() - (share * np.log2(share)).sum())
+    band = plane[first : first + PROBE_ROWS].astype(np.float32)
+    along = band[:, 1:] - band[:, :-1]
+    left = {
+        "none": band,
+        "delta": along[1:] - along[:-1],
+        "interpolate": (along[:, 1:] - along[:, :-1]) / 2,
+    }
+    costs = {predictor: float(np.log2(1 + np.abs(rest)).mean()) for predictor, rest in left.items()}
+    return min(PREDICTORS, key=costs.__getitem__)

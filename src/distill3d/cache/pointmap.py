@@ -16,6 +16,7 @@ import numpy as np
 from distill3d.cache.blob import Array
 from distill3d.cache.escapes import fill_escaped, same_numbers
 from distill3d.cache.planes import Plane
+from distill3d.cache.similarity import spread_over
 
 PARTS = DISTANCE, RAY_X, RAY_Y = ".distance", ".ray_x", ".ray_y"
 SAFETY = 0.99
@@ -24,7 +25,7 @@ STEEPEST = 0.05
 """Points with z below this share of their distance (87 degrees off the axis) have no usable ray."""
 SHARES = (0.05, 0.15, 0.3, 0.45, 0.577)
 """Shares of the bound that each ray axis may get; the last gives distance and both axes the same."""
-FIT_POINTS = 2048
+_NARROW = np.iinfo(np.int16)
 MOST_UNUSABLE = 0.25
 """A map with more than this share of its points behind the camera or nearly so is not a camera's."""
 
@@ -93,7 +94,7 @@ def quantise_points(points: Array, bound: float, base: PointPlanes | None = None
         distance_step, ray_step = _choose_steps(roughness, SAFETY * bound, base)
         level = quantise(np.log(distance), distance_step, ~usable)
         if base is not None:
-            level -= _ratio(base, distance_step) * base.planes[0]
+            level = level.astype(np.int32) - _ratio(base, distance_step) * base.planes[0].astype(np.int32)
         planes = (level, *(quantise(part, ray_step, ~usable) for part in stray))
     return PointPlanes(planes=planes, distance_step=distance_step, ray_step=ray_step, pinhole=pinhole)
 
@@ -106,7 +107,7 @@ def dequantise_points(coded: PointPlanes, base: PointPlanes | None = None) -> Ar
     """
     level = coded.planes[0]
     if base is not None:
-        level = level + _ratio(base, coded.distance_step) * base.planes[0]
+        level = level + _ratio(base, coded.distance_step) * base.planes[0].astype(np.int32)
     distance = exponential(level, coded.distance_step)
     ray_x, ray_y = _rays(coded, base)
     points = np.empty((3, *distance.shape), dtype=np.float32)
@@ -136,21 +137,22 @@ def exponential(plane: Plane, step: float) -> Array:
     if high - low >= 1 << 16:
         return np.asarray(np.exp(plane * step).astype(np.float32))
     table = np.exp(np.arange(low, high + 1) * step).astype(np.float32)
-    return np.asarray(table.take(plane - low))
+    return np.asarray(table.take(plane.astype(np.int64) - low))
 
 
 def quantise(values: Array, step: float, escaped: Array) -> Plane:
-    """The nearest whole multiple of `step`; where escaped, whatever packs well."""
-    return np.rint(fill_escaped(values, escaped) * np.float32(1 / step)).astype(np.int32)
+    """The nearest whole multiple of `step`, in 16 bits if that is enough; where escaped, whatever packs well."""
+    scaled = fill_escaped(values, escaped) * np.float32(1 / step)
+    np.rint(scaled, out=scaled)
+    narrow = scaled.size == 0 or (scaled.min() >= _NARROW.min and scaled.max() <= _NARROW.max)
+    return scaled.astype(np.int16 if narrow else np.int32)
 
 
 def _fit_pinhole(ray_x: Array, ray_y: Array, usable: Array) -> tuple[tuple[float, ...], ...]:
     """The camera (with skew and roll) nearest to the rays."""
-    chosen = np.flatnonzero(usable)
-    chosen = chosen[:: max(1, len(chosen) // FIT_POINTS)]
-    row, column = np.divmod(chosen, usable.shape[1])
-    design = np.stack([np.ones(len(chosen)), column, row], axis=1)
-    values = np.stack([ray.reshape(-1)[chosen] for ray in (ray_x, ray_y)], axis=1).astype(np.float64)
+    row, column = spread_over(usable)
+    design = np.stack([np.ones(len(row)), column, row], axis=1)
+    values = np.stack([ray[row, column] for ray in (ray_x, ray_y)], axis=1).astype(np.float64)
     fit = np.linalg.lstsq(design, values, rcond=None)[0].astype(np.float32)
     return tuple(fit[:, 0].tolist()), tuple(fit[:, 1].tolist())
 

@@ -24,16 +24,21 @@ def pack_confidence(name: str, values: Array) -> tuple[dict[str, Array], dict[st
 
     Zeros, which mark pixels without a confidence, are escaped, so that they do not stretch the range.
     """
-    escaped = ~np.isfinite(values) | (values == 0)
-    kept = fill_escaped(values, escaped)
-    low, high = (float(kept.min()), float(kept.max())) if kept.size else (0.0, 0.0)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    escaped = np.zeros(values.shape, dtype=bool)
+    if not (np.isfinite(low) and np.isfinite(high) and low > 0):
+        escaped = ~np.isfinite(values) | (values == 0)
+        values, original = fill_escaped(values, escaped), values
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    else:
+        original = values
     note: dict[str, Any] = {"kind": "confidence", "low": low, "high": high, "logarithmic": low > 0}
     if low > 0:
-        kept = np.log(kept)
+        values = np.log(values)
         low, high = float(np.log(np.float32(low))), float(np.log(np.float32(high)))
-    scale = LEVELS / (high - low) if high > low else 0.0
-    plane = np.rint((kept - np.float32(low)) * np.float32(scale)).clip(0, LEVELS).astype(np.int32)
-    return {name + SPREAD: plane, **pack_escapes(name, escaped, values)}, note
+    scaled = (values - np.float32(low)) * np.float32(LEVELS / (high - low) if high > low else 0)
+    plane = np.rint(scaled, out=scaled).clip(0, LEVELS).astype(np.int16)
+    return {name + SPREAD: plane, **pack_escapes(name, escaped, original)}, note
 
 
 def unpack_confidence(name: str, arrays: Mapping[str, Array], note: Mapping[str, Any]) -> Array:

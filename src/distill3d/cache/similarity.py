@@ -21,9 +21,8 @@ def fit_similarity(local: Array, world: Array) -> dict[str, Array] | None:
     # A point at the camera itself is a pixel without a label (sparse depth): it says nothing of the rotation.
     finite = finite_points(local) & finite_points(world) & local.any(axis=-1)
     # An exact similarity shows in some points as well as in all; every point is compared afterwards.
-    step = max(1, int(finite.sum()) // FIT_POINTS)
-    chosen = np.flatnonzero(finite)[::step]
-    source, target = (array.reshape(-1, 3)[chosen].astype(np.float64) for array in (local, world))
+    chosen = spread_over(finite)
+    source, target = (array[chosen].astype(np.float64) for array in (local, world))
     if len(source) < 3:
         return None
     # Rounding errors grow with distance, so far points must not outvote the near ones.
@@ -35,6 +34,17 @@ def fit_similarity(local: Array, world: Array) -> dict[str, Array] | None:
         return None
     parts = {SCALE: found.scale, ROTATION: found.rotation, TRANSLATION: found.translation}
     return {name: part.double().numpy() for name, part in parts.items()}
+
+
+def spread_over(mask: Array) -> tuple[Array, Array]:
+    """Rows and columns of about `FIT_POINTS` true pixels of a mask, or of all where it has fewer."""
+    chosen = np.arange(0, mask.size, max(1, mask.size // FIT_POINTS))
+    chosen = chosen[mask.reshape(-1)[chosen]]
+    if len(chosen) < FIT_POINTS // 2:
+        chosen = np.flatnonzero(mask)
+        chosen = chosen[:: max(1, len(chosen) // FIT_POINTS)]
+    row, column = np.divmod(chosen, mask.shape[1])
+    return row, column
 
 
 def apply_similarity(similarity: Mapping[str, Array], local: Array) -> Array:

@@ -47,10 +47,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A decoded group, as small as it can be kept without losing a bit."""
+    """A decoded group; what is kept is as small as it can be without losing a bit."""
 
     key: str
-    images: Tensor  # uint8 (views, 3, height, width)
+    images: Tensor  # (views, 3, height, width), uint8 where kept
     labels: dict[str, Tensor]  # (views, ...), float16 where that is exact
     valid: Tensor
     shared: dict[str, Tensor]  # of the photos: intrinsics, world_from_camera
@@ -161,7 +161,7 @@ class CachedBatches(Dataset[Batch]):
             views, target, valid = crop(views, target, valid, window, corners)
         return views, target, valid
 
-    def _load(self, index: int, chosen: Tensor) -> tuple[_Stored, Tensor]:
+    def _load(self, index: int, chosen: Tensor) -> tuple[_Stored, Tensor | slice]:
         """A group that has the chosen views, and their places in it: all of it if it is kept, else just those."""
         percentile = self._config.mask_percentile if self._augment else 0.0
         if self._keep is None:
@@ -170,7 +170,7 @@ class CachedBatches(Dataset[Batch]):
             self._keep = not in_worker and whole.num_bytes * len(self._keys) <= self._config.memory_mb * 1e6
         if not self._keep:
             part = self._reader.load(self._keys[index], views=chosen.tolist())
-            return _store(part, percentile), torch.arange(len(chosen))
+            return _store(part, percentile, small=False), slice(None)
         if index not in self._memory:
             self._memory[index] = _store(self._reader.load(self._keys[index]), percentile)
         return self._memory[index], chosen
@@ -202,7 +202,8 @@ def split_keys(keys: Sequence[str], share: float, seed: int) -> tuple[list[str],
     return [key for key in keys if key not in held], [key for key in keys if key in held]
 
 
-def _store(sample: CachedSample, percentile: float) -> _Stored:
+def _store(sample: CachedSample, percentile: float, *, small: bool = True) -> _Stored:
+    """A group ready for use; `small` spends time to keep it in fewer bytes, and loses no bit."""
     prediction = with_poses(sample.prediction, sample.valid)
     labels = {name: value for name in _LABELS if (value := getattr(prediction, name)) is not None}
     views = sample.views
@@ -211,8 +212,8 @@ def _store(sample: CachedSample, percentile: float) -> _Stored:
     }
     return _Stored(
         key=sample.key,
-        images=(views.images[0] * 255).round().to(torch.uint8),
-        labels={name: _small(value[0]) for name, value in labels.items()},
+        images=(views.images[0] * 255).round().to(torch.uint8) if small else views.images[0],
+        labels={name: _small(value[0]) if small else value[0] for name, value in labels.items()},
         valid=_trusted(prediction, sample.valid, percentile)[0],
         shared={name: value[0] for name, value in shared.items()},
     )
@@ -238,10 +239,12 @@ def _trusted(prediction: Prediction, valid: Tensor, percentile: float) -> Tensor
 
 
 def _assemble(
-    stored: _Stored, chosen: Tensor, reference: int, jitter: Tensor | None
+    stored: _Stored, chosen: Tensor | slice, reference: int, jitter: Tensor | None
 ) -> tuple[Views, Prediction, Tensor]:
     """The views at the chosen places; the first of them is view `reference` of the group."""
-    images = stored.images[chosen].float().div_(255)
+    images = stored.images[chosen]
+    if images.dtype == torch.uint8:
+        images = images.float().div_(255)
     if jitter is not None:
         images = _jitter_colors(images, jitter)
     labels: dict[str, Any] = {name: value[chosen].float()[None] for name, value in stored.labels.items()}

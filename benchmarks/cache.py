@@ -1,0 +1,185 @@
+"""How large is a view in the cache, how far off its points, and what do writing and reading cost?
+
+Run with `OMP_NUM_THREADS=1 python benchmarks/cache.py [--views 20] [--repeats 5]`. Renders rooms at 224 x 518, adds
+what makes a teacher's pointmap out of an exact one (noise at 0, 0.05 and 0.3 % of the distance, rays that stray from a
+pinhole by half a pixel, confidences that fall at silhouettes and have noise of their own), and compares the codecs with
+the npz layout of the reference (float16, deflated) in one run. Times are medians of processor time, so that other work
+on the machine matters little. `--noise-in all` puts the noise into all three coordinates instead of the distance.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from distill3d.cache import CacheHeader, CacheReader, CacheWriter
+from distill3d.cache.codec import get_codec
+from distill3d.cache.record import split_sample
+from distill3d.data.render.caster import render
+from distill3d.data.render.rooms import random_room, room_cameras
+from distill3d.geometry.cameras import pixel_grid
+from distill3d.train.config import SamplingConfig
+from distill3d.train.samples import CachedBatches
+from distill3d.types import Prediction, Views
+
+SIZE = (224, 518)
+NOISES = (0.0, 5e-4, 3e-3)
+SKY_DISTANCE = 30.0
+STRAY_PIXELS = 0.5
+TARGETS = {"MB/view": "<= 0.14", "max error": "<= 5e-4", "write": ">= 9x", "read 4": ">= 9x", "sample": "<= 120 ms"}
+
+
+def rooms(num_views: int) -> Views:
+    """Photos and exact depth of rooms, five views each, as one sample."""
+    parts = []
+    for seed in range(-(-num_views // 5)):
+        room = random_room(seed)
+        poses, intrinsics = room_cameras(room, min(5, num_views - 5 * seed), SIZE, seed)
+        parts.append(render(room.scene, poses[None], intrinsics[None], SIZE))
+    names = ("images", "depth", "world_from_camera", "intrinsics")
+    return Views(**{name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in names})
+
+
+def label(views: Views, noise: float, everywhere: bool, confidence_noise: float) -> Prediction:
+    """Maps as a network gives them: the world map is a similarity of the local one."""
+    rng = np.random.default_rng(0)
+    depth = views.depth[0].double().numpy()
+    depth = np.where(depth > 0, depth, SKY_DISTANCE)
+    intrinsics = views.intrinsics[0].double().numpy()
+    pixels = pixel_grid(*SIZE).double().numpy()
+    focal, centre = intrinsics[:, None, None, [0, 1], [0, 1]], intrinsics[:, None, None, :2, 2]
+    rays = (pixels[None] - centre) / focal
+    radius = np.square(rays).sum(axis=-1, keepdims=True)
+    rays = rays * (1 + STRAY_PIXELS / focal * radius / radius.max() ** 1.5)
+    points = np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1) * depth[..., None]
+    if everywhere:
+        points += noise * np.linalg.norm(points, axis=-1, keepdims=True) * rng.standard_normal(points.shape)
+    else:
+        points *= np.exp(noise * rng.standard_normal(depth.shape))[..., None]
+    poses = views.world_from_camera[0].double().numpy()
+    world = 0.8 * points @ poses[:, None, :3, :3].swapaxes(-1, -2) + poses[:, None, None, :3, 3]
+
+    def confidence() -> torch.Tensor:
+        maps = []
+        for z in np.log(depth):
+            smooth = cv2.resize(rng.standard_normal((6, 12)), SIZE[::-1], interpolation=cv2.INTER_CUBIC)
+            kernel = np.ones((3, 3), np.uint8)
+            edge = cv2.dilate(z, kernel) - cv2.erode(z, kernel) > 0.1
+            edge = cv2.GaussianBlur(edge.astype(np.float64), (0, 0), 1.0)
+            random = confidence_noise * rng.standard_normal(SIZE)
+            maps.append(1 + np.exp(1.2 + 0.5 * smooth - 2 * edge - 0.3 * z + random))
+        return torch.from_numpy(np.stack(maps)).float()[None]
+
+    return Prediction(
+        pointmap_camera=torch.from_numpy(points).float()[None],
+        pointmap_world=torch.from_numpy(world).float()[None],
+        confidence_camera=confidence(),
+        confidence_world=confidence(),
+    )
+
+
+def cpu_ms(work: Callable[[], object], repeats: int) -> float:
+    """Median processor time of a call in milliseconds, after one to warm up."""
+    work()
+    seconds = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        seconds.append(time.process_time() - start)
+    return 1e3 * statistics.median(seconds)
+
+
+def npz_bytes(prediction: Prediction) -> bytes:
+    """The labels as the reference stores them."""
+    names = {"xyz_local": "pointmap_camera", "xyz_global": "pointmap_world"}
+    names |= {"conf_local": "confidence_camera", "conf_global": "confidence_world"}
+    buffer = BytesIO()
+    np.savez_compressed(buffer, **{ours: getattr(prediction, name)[0].half().numpy() for ours, name in names.items()})
+    return buffer.getvalue()
+
+
+def measure(views: Views, prediction: Prediction, folder: Path, repeats: int) -> Iterator[dict[str, Any]]:
+    """A row each for the npz of the reference and for both codecs."""
+    num_views = views.images.shape[1]
+    packed = npz_bytes(prediction)
+
+    def read_npz() -> list[torch.Tensor]:
+        with np.load(BytesIO(packed)) as arrays:  # all views are inflated to get at four
+            return [torch.from_numpy(arrays[name][:4]).float() for name in arrays.files]
+
+    npz_write, npz_read = cpu_ms(lambda: npz_bytes(prediction), 1) / num_views, cpu_ms(read_npz, repeats)
+    yield {"codec": "npz", "MB/view": len(packed) / num_views / 1e6, "write": npz_write, "read 4": npz_read}
+    bare = Views(images=views.images)
+    parts = split_sample("x", bare, prediction)
+    local = prediction.pointmap_camera[0].double()
+    for name in ("exact", "compact"):
+        codec = get_codec(name)
+        blobs = [codec.encode(part).data for part in parts]
+        write = cpu_ms(lambda codec=codec: [codec.encode(part) for part in parts[:5]], repeats) / len(parts[:5])
+
+        def read(codec: Any = codec, blobs: list[bytes] = blobs) -> list[torch.Tensor]:
+            found = [codec.decode(blob) for blob in blobs[:4]]
+            return [torch.from_numpy(np.stack([view[name] for view in found])) for name in parts[0]]
+
+        found = torch.stack([torch.from_numpy(codec.decode(blob)["prediction.pointmap_camera"]) for blob in blobs])
+        error = ((found.double() - local).norm(dim=-1) / local.norm(dim=-1)).max()
+        header = CacheHeader(images="jpeg")
+        path = folder / name
+        with CacheWriter(path, codec=name, header=header) as writer:
+            writer.add("x", bare, prediction)
+        reader = CacheReader(path)
+        row = {"codec": name, "MB/view": sum(map(len, blobs)) / num_views / 1e6, "max error": float(error)}
+        row |= {"write": write, "read 4": cpu_ms(read, repeats)}
+        row["sample"] = cpu_ms(lambda reader=reader: reader.load("x"), repeats)
+        row["feed"] = measure_feed(reader, num_views, repeats)
+        yield row
+
+
+def measure_feed(reader: CacheReader, num_views: int, repeats: int) -> float:
+    """Processor time of a whole training sample: read, mirrored, cut, with colours and reference changed."""
+    config = SamplingConfig(flip=0.5, crop=0.8, color_jitter=0.2, memory_mb=0)
+    batches = CachedBatches(reader, reader.keys(), config, views=num_views, batch=1, seed=0)
+    numbers = iter(range(repeats + 2))
+    batches[next(numbers)]
+    return cpu_ms(lambda: batches[next(numbers)], repeats)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--views", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--noise-in", choices=("distance", "all"), default="distance")
+    parser.add_argument("--confidence-noise", type=float, default=0.01, help="of ln(confidence - 1), pixel by pixel")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    views = rooms(options.views)
+    print(f"{options.views} views of {SIZE[0]}x{SIZE[1]}; times in ms of processor time; in brackets: npz / this")
+    print(
+        f"noise   codec    MB/view          max error  write/view       read 4 of {options.views}        sample   feed"
+    )
+    for noise in NOISES:
+        prediction = label(views, noise, options.noise_in == "all", options.confidence_noise)
+        with tempfile.TemporaryDirectory() as folder:
+            base: dict[str, Any] | None = None
+            for row in measure(views, prediction, Path(folder), options.repeats):
+                base = base or row
+                ratios = {name: base[name] / row[name] for name in ("MB/view", "write", "read 4")}
+                sizes = f"{row['MB/view']:.3f} ({ratios['MB/view']:4.1f}x)   "
+                times = "  ".join(f"{row[name]:7.1f} ({ratios[name]:4.1f}x)" for name in ("write", "read 4"))
+                rest = "".join(f"  {row[name]:7.0f}" if name in row else "        -" for name in ("sample", "feed"))
+                error = f"{row['max error']:.2e}" if "max error" in row else "-       "
+                print(f"{noise:<7.2%} {row['codec']:<8} {sizes} {error}  {times}{rest}", flush=True)
+    print("targets for compact: " + ", ".join(f"{name} {target}" for name, target in TARGETS.items()))
+
+
+if __name__ == "__main__":
+    main()
