@@ -9,6 +9,7 @@ write     a sample of 8 views handed to the writer: appended, synced, committed;
 overlap   a teacher that sleeps for as long as decoding and encoding take: the share of the time in which it is busy,
           one step after another and in the pipeline, over 24 batches from the first to the last
 index     Parquet index of synthetic samples with random sizes: bytes a sample, time to open, memory
+teacher   FLOPs of Pi3 (official size) for the same views, counted without computing anything
 answer    what a Ray worker sends to the writer, as pickled bytes
 """
 
@@ -26,7 +27,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
+from distill3d import models
 from distill3d.cache import CacheWriter
 from distill3d.cache.codec import get_codec
 from distill3d.cache.index import Index, SampleEntry, as_table, read_index, write_index
@@ -51,14 +55,14 @@ REPEATS = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=None, help="folder on the disk that `write` is about")
-    parser.add_argument("--samples", type=int, default=100_000, help="of the synthetic index")
+    parser.add_argument("--samples", type=int, default=20_000, help="of the synthetic index")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=arguments.out) as scratch:
         folder = Path(scratch)
         manifest = render(folder / "photos")
-        found = {**steps(manifest, folder), **overlap(manifest), **index(folder, arguments.samples)}
+        found = {**steps(manifest, folder), **overlap(manifest), **index(folder, arguments.samples), **teacher()}
     if arguments.json:
         print(json.dumps(found, indent=1))
         return
@@ -190,6 +194,15 @@ def index(folder: Path, num_samples: int) -> dict[str, float]:
         "index_open_cpu_us_per_sample": 1e6 * (time.process_time() - begun) / num_samples,
         "index_memory_bytes_per_sample": len(pickle.dumps(opened)) / num_samples,
     }
+
+
+def teacher() -> dict[str, float]:
+    spec = models.get("pi3")
+    with FakeTensorMode(), torch.no_grad():
+        network = spec.build(spec.variants["pi3"]).eval()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.rand(1, VIEWS, 3, 294, 518))
+    return {"teacher_tflop_per_view": counter.get_total_flops() / 1e12 / VIEWS}
 
 
 if __name__ == "__main__":
