@@ -40,8 +40,13 @@ def test_7scenes_gives_back_the_pose_in_the_file_and_prefers_depth_registered_be
     assert np.allclose(read_depth(row, tmp_path), 1.234)
 
 
-def test_scannetpp_reads_a_film_that_was_not_cut(tmp_path):
-    write_layout("scannetpp", tmp_path)
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory):
+    return write_layout("scannetpp", tmp_path_factory.mktemp("scannetpp")).root
+
+
+def test_scannetpp_reads_a_film_that_was_not_cut(rooms, tmp_path):
+    shutil.copytree(rooms, tmp_path, dirs_exist_ok=True)
     part = tmp_path / "data/bcd2436daf/iphone"
     pictures = [cv2.imread(str(path)) for path in sorted((part / "rgb").iterdir())]
     film = cv2.VideoWriter(str(part / "rgb.mkv"), cv2.VideoWriter_fourcc(*"MJPG"), 30, (64, 48))
@@ -59,9 +64,8 @@ def test_scannetpp_reads_a_film_that_was_not_cut(tmp_path):
     assert [row for row in images if row.scene == "bcd2436daf/iphone"]
 
 
-def test_scannetpp_tells_splits_and_masks(tmp_path):
-    write_layout("scannetpp", tmp_path)
-    rows, _ = rows_of("scannetpp", tmp_path)
+def test_scannetpp_tells_splits_and_masks(rooms):
+    rows, _ = rows_of("scannetpp", rooms)
     assert {row.scene: row.split for row in rows} == {
         "036bce3393/dslr": "train",
         "036bce3393/iphone": "train",
