@@ -12,6 +12,7 @@ share an unknown unit.
 import codecs
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from distill3d.geometry.conventions import intrinsics_from_ndc, pose_from_pytorc
 _LICENCE = "CC BY-NC 4.0"
 _ANNOTATIONS = "frame_annotations.jgz"
 _CHUNK = 1 << 20
+_BETWEEN = re.compile(r"[\s,]*")
 
 
 def find(root: Path) -> Sequence[Path]:
@@ -91,30 +93,29 @@ def stream_list(path: Path) -> Iterator[Any]:
     Raises:
         DataError: it is damaged, cut short, or no list.
     """
-    decoder, text = json.JSONDecoder(), ""
+    decoder, to_text = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")()
     try:
         with gzip.open(path, "rb") as file:
-            to_text = codecs.getincrementaldecoder("utf-8")()
             text = to_text.decode(file.read(_CHUNK)).lstrip()
             if not text.startswith("["):
                 raise ValueError("it holds no list")
-            text, ended = text[1:], False
+            at = 1
             while True:
-                text = text.lstrip(" \t\r\n,")
-                if text.startswith("]"):
+                at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing as well
+                if text.startswith("]", at):
                     return
                 try:
-                    entry, end = decoder.raw_decode(text)
+                    entry, end = decoder.raw_decode(text, at)
                 except json.JSONDecodeError:
-                    if ended:
-                        raise ValueError("it is cut short") from None
-                else:
+                    end = len(text)
+                if end < len(text):  # else a number may go on in the next chunk
                     yield entry
-                    text = text[end:]
+                    at = end
                     continue
                 more = file.read(_CHUNK)
-                ended = not more
-                text += to_text.decode(more)
+                if not more:
+                    raise ValueError("it is cut short")
+                text, at = text[at:] + to_text.decode(more), 0
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}. Download it again.") from error
 
