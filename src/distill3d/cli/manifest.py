@@ -1,4 +1,4 @@
-"""`distill3d manifest build|check|show|undistort`: one table of every photo or frame under a path."""
+"""`distill3d manifest build|check|show|undistort|layouts`: one table of every photo or frame under a path."""
 
 import dataclasses
 import math
@@ -147,6 +147,23 @@ def undistort(manifest: Annotated[Path, tyro.conf.Positional], out: Path, root: 
     return _describe(made, skipped, f"written to {path}")
 
 
+def layouts() -> Outcome:
+    """List what `manifest build` can read: your own things, training sets and evaluation sets, with their licences."""
+    from distill3d.data import datasets
+
+    specs = {name: datasets.get(name) for name in datasets.names()}
+    width = max(map(len, specs)) + 2
+    lines = []
+    for role, heading in (("own", "Your own"), ("training", "Training sets"), ("evaluation", "Evaluation sets")):
+        lines += [f"{heading}:"]
+        for name, spec in specs.items():
+            if spec.role == role:
+                lines.append(f"  {name:<{width}}{spec.title}" + (f" ({spec.licence})" if spec.licence else ""))
+    told = ("title", "role", "url", "size", "licence", "sharing")
+    data = {name: {field: getattr(spec, field) for field in told} for name, spec in specs.items()}
+    return Outcome({"layouts": data}, "\n".join(lines))
+
+
 def _number(value: float) -> float | None:
     """JSON knows no NaN."""
     return None if math.isnan(value) else value
@@ -165,5 +182,7 @@ def _describe(manifest: Any, skipped: Sequence[Any], ending: str, **more: Any) -
 def main(arguments: Sequence[str]) -> Outcome:
     """Run the verb."""
     return parse_subcommand(
-        {"build": build, "check": check, "show": show, "undistort": undistort}, "manifest", arguments
+        {"build": build, "check": check, "show": show, "undistort": undistort, "layouts": layouts},
+        "manifest",
+        arguments,
     )
