@@ -218,3 +218,13 @@ def test_sequences_of_co3d_that_were_not_downloaded_are_told_in_a_line_each(tmp_
     assert not rows
     assert {entry.path for entry in skipped} == {"teddybear/9_2_3/images", "teddybear/110_13051_23361/depths"}
     assert all("6 frames are left out" in entry.reason for entry in skipped)
+
+
+def test_habitat_tells_the_splits_of_the_lists_as_they_are_now(tmp_path):
+    write_layout("habitat", tmp_path)
+    assert {row.scene: row.split for row in rows_of("habitat", tmp_path)[0]} == {
+        "gibson/Adrian/00000012": "val",
+        "hm3d/00800-TEEsavR23oF/00000000": "train",
+    }
+    (tmp_path / "Habitat_1000_scenes_val.txt").unlink()
+    assert {row.split for row in rows_of("habitat", tmp_path)[0]} == {"train", ""}
