@@ -181,8 +181,5 @@ def _describe(manifest: Any, skipped: Sequence[Any], ending: str, **more: Any) -
 
 def main(arguments: Sequence[str]) -> Outcome:
     """Run the verb."""
-    return parse_subcommand(
-        {"build": build, "check": check, "show": show, "undistort": undistort, "layouts": layouts},
-        "manifest",
-        arguments,
-    )
+    words = {"build": build, "check": check, "show": show, "undistort": undistort, "layouts": layouts}
+    return parse_subcommand(words, "manifest", arguments)
