@@ -208,3 +208,23 @@ def test_the_size_of_a_photo_in_a_shard_needs_no_more_than_its_header(tmp_path, 
     whole, _ = rows_of("sa1b", tmp_path)
     monkeypatch.setattr("distill3d.data.datasets.sa1b._HEADER", 3)  # too few bytes: all of the photo is read
     assert rows_of("sa1b", tmp_path)[0] == whole
+
+
+def test_sequences_of_co3d_that_were_not_downloaded_are_told_in_a_line_each(tmp_path):
+    write_layout("co3d", tmp_path)
+    shutil.rmtree(tmp_path / "teddybear/9_2_3")
+    shutil.rmtree(tmp_path / "teddybear/110_13051_23361/depths")
+    rows, skipped = rows_of("co3d", tmp_path)
+    assert not rows
+    assert {entry.path for entry in skipped} == {"teddybear/9_2_3/images", "teddybear/110_13051_23361/depths"}
+    assert all("6 frames are left out" in entry.reason for entry in skipped)
+
+
+def test_habitat_tells_the_splits_of_the_lists_as_they_are_now(tmp_path):
+    write_layout("habitat", tmp_path)
+    assert {row.scene: row.split for row in rows_of("habitat", tmp_path)[0]} == {
+        "gibson/Adrian/00000012": "val",
+        "hm3d/00800-TEEsavR23oF/00000000": "train",
+    }
+    (tmp_path / "Habitat_1000_scenes_val.txt").unlink()
+    assert {row.split for row in rows_of("habitat", tmp_path)[0]} == {"train", ""}

@@ -14,6 +14,7 @@ import gzip
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import torch
 from distill3d.data.datasets import DatasetSpec, ScanOptions
 from distill3d.data.listing import as_matrix, below, each_frame, inside, photo_row, read_part, required
 from distill3d.data.refs import Ref, codec
-from distill3d.data.rows import ManifestRow, OnSkip, natural_key
+from distill3d.data.rows import ManifestRow, OnSkip, Skipped, natural_key
 from distill3d.errors import DataError
 from distill3d.files import read_json
 from distill3d.geometry.conventions import intrinsics_from_ndc, pose_from_pytorch3d
@@ -83,8 +84,34 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
             licence=_LICENCE,
         )
 
-    annotations = required(part / _ANNOTATIONS, "file of annotations")
-    yield from each_frame(stream_list(annotations), row, lambda frame: _name(frame), on_skip)
+    absent: Counter[Path] = Counter()
+    annotations = _of_present_folders(stream_list(required(part / _ANNOTATIONS, "file of annotations")), base, absent)
+    yield from each_frame(annotations, row, _name, on_skip)
+    for folder, count in absent.items():
+        reason = f"{folder} does not exist: {count} frames are left out. Download it, or use --mode images_only."
+        on_skip(Skipped(inside(folder, root), reason))
+
+
+def _of_present_folders(frames: Iterator[Any], base: Path, absent: "Counter[Path]") -> Iterator[Any]:
+    """Pass on the frames whose folders of pictures and depth are there, and count the others by what they lack.
+
+    Annotations name all sequences of a category, of which a part may have been downloaded.
+    """
+    present: dict[Path, bool] = {}
+    for frame in frames:
+        try:
+            folders = [(base / frame[kind]["path"]).parent for kind in ("image", "depth")]
+        except (TypeError, LookupError):
+            yield frame  # it has no paths, and is told of with the broken ones
+            continue
+        for folder in folders:
+            if folder not in present:
+                present[folder] = folder.is_dir()
+        lacking = [folder for folder in folders if not present[folder]]
+        if lacking:
+            absent[lacking[0]] += 1
+        else:
+            yield frame
 
 
 def stream_list(path: Path) -> Iterator[Any]:
