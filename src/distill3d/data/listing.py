@@ -119,9 +119,9 @@ def required(path: Path, what: str) -> Path:
         DataError: it is not; the message says what is missing.
     """
     if not path.is_file():
-        raise DataError(f"There is no {what}: {path} does not exist. Download it, or ask for images only.")
+        raise DataError(f"There is no {what}: {path} does not exist. Download it, or use --mode images_only.")
     if path.stat().st_size == 0:
-        raise DataError(f"The {what} is empty: {path} has 0 bytes. Download it again, or ask for images only.")
+        raise DataError(f"The {what} is empty: {path} has 0 bytes. Download it again, or use --mode images_only.")
     return path
 
 
@@ -180,7 +180,7 @@ def scaled_pinhole(fx: float, fy: float, cx: float, cy: float, official: Size, s
     if not 0.98 < stretch < 1.02:
         raise DataError(
             f"The picture is {size[1]}x{size[0]}, expected {official[1]}x{official[0]} or the same aspect: its camera "
-            "is only known for those. Ask for images only."
+            "is only known for those. Use --mode images_only."
         )
     stated = torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], dtype=torch.float64)
     return as_matrix(resize_intrinsics(stated, official, size))

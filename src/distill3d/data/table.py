@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distill3d.data.columns import REQUIRED, to_rows, to_table, without_empty
+from distill3d.data.columns import REQUIRED, in_order, to_rows, to_table, without_empty
 from distill3d.data.mapped import map_table, write_mapped
 from distill3d.data.rows import ManifestRow, natural_key
 from distill3d.data.scenes import encoded, scene_table
@@ -77,7 +77,7 @@ class Manifest:
                 f"Frame {numbers[twice[0]]} of scene {names[scenes[twice[0]]]} is listed twice ({first} and {second}); "
                 "expected each once."
             )
-        return cls(without_empty(joined.take(pa.array(order))), Path(root))
+        return cls(in_order(without_empty(joined), order), Path(root))
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

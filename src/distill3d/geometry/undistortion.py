@@ -40,7 +40,7 @@ def undistorted_size(
     ]
     border = (torch.cat(sides) - centre) / focal
     straight = undistort(model, params, border, steps=_STEPS) * focal + centre
-    left, right, top, bottom = torch.split(straight, [len(side) for side in sides])
+    left, right, top, bottom = straight.reshape(4, -1, 2).unbind()
     wide = _grown(width, float(centre[0]), float(left[:, 0].max()), float(right[:, 0].min()))
     high = _grown(height, float(centre[1]), float(top[:, 1].max()), float(bottom[:, 1].min()))
     return high, wide

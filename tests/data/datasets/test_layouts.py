@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from distill3d.data import datasets
+from distill3d.data import check, datasets
 from distill3d.data.datasets import ScanOptions
 from distill3d.data.fit import ImageFit
 from distill3d.data.frames import read_depth, read_mask, read_picture, read_sky
@@ -172,6 +172,17 @@ def test_a_group_of_views_is_loaded_from_a_built_manifest(layout):
             assert (views.depth is None) == (scene.depth is None)
             assert (views.intrinsics is None) == (scene.intrinsics is None)
             assert (views.world_from_camera is None) == (scene.world_from_camera is None)
+
+
+def test_depth_of_neighbouring_views_agrees(layout):
+    _, expected = layout
+    manifest, _ = build_manifest(expected.root)
+    for scene in expected.scenes:
+        posed = all(known is not None for known in (scene.depth, scene.world_from_camera, scene.intrinsics))
+        if posed and scene.distortion is None and len(scene.images) > 2:
+            checked = check.check_scene(manifest, scene.name)
+            assert checked.mistake is None
+            assert checked.share > 0.98
 
 
 def test_whatever_happens_to_a_file_is_told_in_words(layout):

@@ -40,8 +40,13 @@ def test_7scenes_gives_back_the_pose_in_the_file_and_prefers_depth_registered_be
     assert np.allclose(read_depth(row, tmp_path), 1.234)
 
 
-def test_scannetpp_reads_a_film_that_was_not_cut(tmp_path):
-    write_layout("scannetpp", tmp_path)
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory):
+    return write_layout("scannetpp", tmp_path_factory.mktemp("scannetpp")).root
+
+
+def test_scannetpp_reads_a_film_that_was_not_cut(rooms, tmp_path):
+    shutil.copytree(rooms, tmp_path, dirs_exist_ok=True)
     part = tmp_path / "data/bcd2436daf/iphone"
     pictures = [cv2.imread(str(path)) for path in sorted((part / "rgb").iterdir())]
     film = cv2.VideoWriter(str(part / "rgb.mkv"), cv2.VideoWriter_fourcc(*"MJPG"), 30, (64, 48))
@@ -59,9 +64,8 @@ def test_scannetpp_reads_a_film_that_was_not_cut(tmp_path):
     assert [row for row in images if row.scene == "bcd2436daf/iphone"]
 
 
-def test_scannetpp_tells_splits_and_masks(tmp_path):
-    write_layout("scannetpp", tmp_path)
-    rows, _ = rows_of("scannetpp", tmp_path)
+def test_scannetpp_tells_splits_and_masks(rooms):
+    rows, _ = rows_of("scannetpp", rooms)
     assert {row.scene: row.split for row in rows} == {
         "036bce3393/dslr": "train",
         "036bce3393/iphone": "train",
@@ -187,3 +191,40 @@ def test_time_stamps_of_arkitscenes_are_in_the_order_of_time(tmp_path):
     assert stamps == sorted(stamps)
     assert stamps[0] < 1000 < stamps[-1]
     assert {row.split for row in rows} == {"train"}
+
+
+def test_held_out_sequences_of_co3d_stay_held_out_where_the_lists_pass_over_a_frame(tmp_path):
+    write_layout("co3d", tmp_path)
+    lists = tmp_path / "teddybear/set_lists"
+    (lists / "set_lists_fewview_train.json").write_text(json.dumps({"train": [["9_2_3", 3, "x"]]}))
+    (lists / "set_lists_fewview_test.json").write_text(json.dumps({"train": [["110_13051_23361", 13, "x"]]}))
+    rows, _ = rows_of("co3d", tmp_path)
+    splits = {(row.scene.split("/")[1], row.split) for row in rows}
+    assert splits == {("110_13051_23361", "test"), ("9_2_3", "train")}
+
+
+def test_the_size_of_a_photo_in_a_shard_needs_no_more_than_its_header(tmp_path, monkeypatch):
+    write_layout("sa1b", tmp_path)
+    whole, _ = rows_of("sa1b", tmp_path)
+    monkeypatch.setattr("distill3d.data.datasets.sa1b._HEADER", 3)  # too few bytes: all of the photo is read
+    assert rows_of("sa1b", tmp_path)[0] == whole
+
+
+def test_sequences_of_co3d_that_were_not_downloaded_are_told_in_a_line_each(tmp_path):
+    write_layout("co3d", tmp_path)
+    shutil.rmtree(tmp_path / "teddybear/9_2_3")
+    shutil.rmtree(tmp_path / "teddybear/110_13051_23361/depths")
+    rows, skipped = rows_of("co3d", tmp_path)
+    assert not rows
+    assert {entry.path for entry in skipped} == {"teddybear/9_2_3/images", "teddybear/110_13051_23361/depths"}
+    assert all("6 frames are left out" in entry.reason for entry in skipped)
+
+
+def test_habitat_tells_the_splits_of_the_lists_as_they_are_now(tmp_path):
+    write_layout("habitat", tmp_path)
+    assert {row.scene: row.split for row in rows_of("habitat", tmp_path)[0]} == {
+        "gibson/Adrian/00000012": "val",
+        "hm3d/00800-TEEsavR23oF/00000000": "train",
+    }
+    (tmp_path / "Habitat_1000_scenes_val.txt").unlink()
+    assert {row.split for row in rows_of("habitat", tmp_path)[0]} == {"train", ""}

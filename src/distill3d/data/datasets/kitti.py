@@ -48,7 +48,7 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
         if camera is None:
             return photo_row(photo, root, **common)
         if depths is None:
-            raise DataError(f"There is no annotated depth of {part.name} below {root}. Ask for images only.")
+            raise DataError(f"There is no annotated depth of {part.name} below {root}. Use --mode images_only.")
         depth = Ref(inside(required(depths / photo.name, "depth map"), root), codec("png16", scale=1 / 256))
         return photo_row(photo, root, intrinsics=as_matrix(camera), depth=depth, scale="metric", **common)
 
