@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 from distill3d import checkpoints, models
 from tests.cli.calls import call
 
-SMALL = ("--base", "vggt", "--variant", "tiny", "--long-side", 28, "--batch", 2, "--teacher", "place", "--epochs", "none",
-         "--steps", 3, "--no-tensorboard", "--validation.held-out", 0.3, "--device", "cpu")  # fmt: skip
+SMALL = (
+    *("--base", "vggt", "--variant", "tiny", "--long-side", 28, "--batch", 2, "--teacher", "place", "--device", "cpu"),
+    *("--epochs", "none", "--steps", 3, "--no-tensorboard", "--validation.held-out", 0.3),
+)
 
 
 @pytest.fixture(scope="module")

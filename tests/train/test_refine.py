@@ -116,9 +116,10 @@ def test_other_data_or_settings_are_refused_on_resume(straight, cache, tmp_path)
     fewer = RefineSources(photo_caches=[cache])
     with pytest.raises(ConfigError, match="another cache"):
         finetune(config(), fewer, straight.out, resume=straight.out)
+    other = config(lora=adapters.LoraConfig(renormalise="row"))
+    both = RefineSources(photo_caches=[cache], replay_caches=[cache])
     with pytest.raises(ConfigError, match=r"lora.renormalise was 'frobenius', now 'row'"):
-        other = config(lora=adapters.LoraConfig(renormalise="row"))
-        finetune(other, RefineSources(photo_caches=[cache], replay_caches=[cache]), straight.out, resume=straight.out)
+        finetune(other, both, straight.out, resume=straight.out)
 
 
 def test_the_merged_network_is_the_adapted_one(straight):

@@ -132,12 +132,12 @@ class _PeakMemory:
         if self._counter is None:
             torch.get_device_module(self._device).reset_peak_memory_stats(self._device)
         else:
-            self._counter.__enter__()
+            self._counter.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         if self._counter is not None:
-            self._counter.__exit__(*error)
+            self._counter.__exit__(*error)  # type: ignore[no-untyped-call]
 
     @property
     def peak(self) -> int:
