@@ -49,9 +49,8 @@ def test_an_outlier_is_outvoted_and_lowers_the_confidence():
 def test_a_pixel_counts_only_where_all_members_say_so():
     masks = [torch.ones(1, 1, 6, 8, dtype=torch.bool) for _ in range(2)]
     masks[1][0, 0, 0] = False
-    found = teachers.load("ensemble", members=[Says(str(i), cone(), mask) for i, mask in enumerate(masks)]).predict(
-        VIEWS
-    )
+    members = [Says(str(index), cone(), mask) for index, mask in enumerate(masks)]
+    found = teachers.load("ensemble", members=members).predict(VIEWS)
     assert torch.equal(found.valid, masks[1])
 
 
