@@ -24,7 +24,19 @@ _HOMES = {
     "load_model": "distill3d.checkpoints",
     "reconstruct": "distill3d.infer.reconstruct",
 }
-_PACKAGES = ("cache", "checkpoints", "data", "eval", "geometry", "infer", "losses", "models", "teachers", "train")
+_PACKAGES = (
+    "adapters",
+    "cache",
+    "checkpoints",
+    "data",
+    "eval",
+    "geometry",
+    "infer",
+    "losses",
+    "models",
+    "teachers",
+    "train",
+)
 
 __all__ = [*_HOMES, *_PACKAGES, "__version__"]
 
