@@ -25,8 +25,18 @@ _HOMES = {
     "reconstruct": "distill3d.infer.reconstruct",
 }
 _PACKAGES = (
-    "adapters", "cache", "checkpoints", "data", "eval", "geometry", "infer", "losses", "models", "teachers", "train",
-)  # fmt: skip
+    "adapters",
+    "cache",
+    "checkpoints",
+    "data",
+    "eval",
+    "geometry",
+    "infer",
+    "losses",
+    "models",
+    "teachers",
+    "train",
+)
 
 __all__ = [*_HOMES, *_PACKAGES, "__version__"]
 

@@ -111,8 +111,7 @@ def run(given: FinetuneArguments) -> Outcome:
     data = {**asdict(done), "out": str(done.out), "weights": str(done.weights), "report": str(report)}
     pace = f"{done.samples_per_second:.1f} photos/s"
     lines = [f"{done.steps} steps in {done.seconds:.0f} s ({pace}), loss {done.loss:.4g}"]
-    if done.peak_memory_mb is not None:
-        lines.append(f"peak memory {done.peak_memory_mb / 1000:.2f} GB")
+    lines.append(f"peak memory {done.peak_memory_mb / 1000:.2f} GB")
     lines += comparison(done.validation)
     lines += [f"the adapter is {done.weights}", f"look at {report}"]
     return Outcome(data, "\n".join(lines))

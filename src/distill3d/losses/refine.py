@@ -87,7 +87,7 @@ def align_depth(
 
     if method == "scale":
         return depth * (total(depth * teacher) / total(depth.square()).clamp(min=SMALLEST))
-    count = total(valid).clamp(min=1)
+    count = total(valid.to(depth.dtype)).clamp(min=1)
     ours, theirs = total(depth) / count, total(teacher) / count
     spread = torch.where(valid, depth - ours, 0.0)
     scale = total(spread * (teacher - theirs)) / total(spread.square()).clamp(min=SMALLEST)

@@ -1,4 +1,4 @@
-"""How large a batch fits into a memory budget: found by running a step on tensors without data, in seconds."""
+"""How large a batch fits into a memory budget: found by trying a step."""
 
 import logging
 import re
@@ -14,12 +14,14 @@ from torch.utils._pytree import tree_leaves
 
 from distill3d import models
 from distill3d.adapters.lora import add_lora
+from distill3d.checkpoints.build import build_empty
 from distill3d.checkpoints.official import fitting_variant
 from distill3d.checkpoints.read import read_weights
 from distill3d.data.fit import Size
 from distill3d.errors import ConfigError
 from distill3d.losses.refine import depth_distillation, pointmap_replay
 from distill3d.train.bases import base_of, view_depth, world_points
+from distill3d.train.parallel import autocast_dtype, choose_device
 from distill3d.train.refine import recompute_activations
 from distill3d.train.refine_config import RefineConfig
 from distill3d.train.students import predict
@@ -46,8 +48,8 @@ def parse_budget(text: str) -> int:
 def fit_budget(config: RefineConfig, budget: int, size: Size) -> RefineConfig:
     """The settings that stay within a budget: batch, accumulation and recomputing; a step keeps its number of photos.
 
-    Recomputing costs a third more time, so it comes after smaller batches. The count is an upper bound: float32 and
-    attention without a fused kernel, while a GPU may use bf16 and one.
+    Recomputing costs a third more time, so it comes after smaller batches. A few steps on
+    empty photos are tried: on an accelerator its own count of memory decides, on a CPU a count of tensors.
 
     Args:
         config: what is wanted.
@@ -68,7 +70,7 @@ def fit_budget(config: RefineConfig, budget: int, size: Size) -> RefineConfig:
         batch = min(config.batch, 1 + int((limit - one) // each)) if limit >= one else 0
         if batch >= 1 and replay <= limit:
             logger.info(
-                "budget %.1f GB: batch %d, %s; at most %.1f GB for photos, %.1f GB for replayed views (float32)",
+                "budget %.1f GB: batch %d, %s; at most %.1f GB for photos, %.1f GB for replayed views ",
                 budget / 1e9, batch, "recomputing" if again else "keeping activations",
                 (one + (batch - 1) * each) / 1e9, replay / 1e9,
             )  # fmt: skip
@@ -81,27 +83,32 @@ def fit_budget(config: RefineConfig, budget: int, size: Size) -> RefineConfig:
 
 
 class _Step:
-    """One step of refining on the meta device, whose tensors have shapes and no data."""
+    """A step of refining on empty photos, with weights that nobody has set."""
 
     def __init__(self, config: RefineConfig, size: Size, again: bool) -> None:
         self._config, self._size = config, size
         self._base = base_of(config.base)
         spec = models.get(config.base)
-        with torch.device("meta"):
-            self._model: nn.Module = spec.build(_variant(config)).eval()
-        add_lora(self._model, config.lora.targets or spec.lora_targets or "", config.lora.rank, renormalise="frobenius")
+        self._device = choose_device(config.device)
+        self._dtype = autocast_dtype(config.precision, self._device)
+        self._model: nn.Module = build_empty(spec.build, _variant(config)).to(self._device).eval()
+        with torch.no_grad():
+            for parameter in self._model.parameters():
+                parameter.zero_()
+        add_lora(self._model, config.lora.targets or spec.lora_targets or "", config.lora.rank)
         if again:
             recompute_activations(self._model)
 
     def peak(self, batch: int, replay: bool = False) -> int:
         """Bytes of weights, activations and gradients at the worst moment."""
         views = min(self._config.mix.replay_views, self._base.max_views or 10**6) if replay else 1
-        images = torch.zeros(batch, views, 3, *self._size, device="meta")
-        with _PeakMemory(self._model) as memory:
-            prediction = predict(self._model, images, seed=0, dtype=None, head_chunk=self._config.head_chunk)
+        images = torch.zeros(batch, views, 3, *self._size, device=self._device)
+        with _PeakMemory(self._model, self._device) as memory:
+            chunk = self._config.head_chunk
+            prediction = predict(self._model, images, seed=0, dtype=self._dtype, head_chunk=chunk)
             depth, confidence = view_depth(prediction, self._base)
-            valid = torch.ones(batch, views, *self._size, dtype=torch.bool, device="meta")
-            truth = torch.zeros(batch, views, *self._size, 3, device="meta")
+            valid = torch.ones(batch, views, *self._size, dtype=torch.bool, device=self._device)
+            truth = torch.zeros(batch, views, *self._size, 3, device=self._device)
             seen = depth.shape[1]
             plain = replace(self._config.loss, gradient_weight=0.0, normal_weight=0.0)
             total = depth_distillation(depth, confidence, truth[:, :seen], valid[:, :seen], plain).total
@@ -111,12 +118,37 @@ class _Step:
             torch.autograd.backward(total)
         for parameter in self._model.parameters():
             parameter.grad = None
-        peak: int = memory.peak
-        return peak
+        return memory.peak
 
 
-class _PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all storages alive while it is open, those of a network included, and their maximum."""
+class _PeakMemory:
+    """Most memory that tensors take while it is open, those of a network included."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self._device = device
+        self._counter = _StorageCounter(model) if device.type == "cpu" else None
+
+    def __enter__(self) -> "_PeakMemory":
+        if self._counter is None:
+            torch.get_device_module(self._device).reset_peak_memory_stats(self._device)
+        else:
+            self._counter.__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._counter is not None:
+            self._counter.__exit__(*error)  # type: ignore[no-untyped-call]
+
+    @property
+    def peak(self) -> int:
+        """In bytes."""
+        if self._counter is not None:
+            return self._counter.peak
+        return int(torch.get_device_module(self._device).max_memory_allocated(self._device))
+
+
+class _StorageCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the storages that are alive; a CPU keeps no such count itself."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

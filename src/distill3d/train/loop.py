@@ -2,6 +2,8 @@
 
 import logging
 import math
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -46,8 +48,8 @@ class TrainSummary:
     """Mean of the last steps, at most 50."""
     skipped: int
     """Steps left out because the loss was not finite."""
-    peak_memory_mb: float | None = None
-    """Of the accelerator, where there is one."""
+    peak_memory_mb: float
+    """Of tensors on the accelerator; on a CPU, of the whole process."""
     validation: dict[str, float] = field(default_factory=dict)
     """The last scores on what is not trained on."""
     time_shares: dict[str, float] = field(default_factory=dict)
@@ -205,12 +207,12 @@ def _watch(run: Run, log: RunLog, done: int) -> dict[str, float]:
     return seen.scores
 
 
-def peak_memory_mb(device: torch.device) -> float | None:
-    """Most memory that tensors took on the accelerator so far; None on a CPU, which does not count it."""
-    if device.type == "cpu":
-        return None
-    peak = getattr(torch.get_device_module(device), "max_memory_allocated", None)
-    return None if peak is None else round(peak(device) / 1e6, 1)
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory that tensors took on the accelerator so far; on a CPU, that this process took."""
+    if device.type != "cpu":
+        return round(float(torch.get_device_module(device).max_memory_allocated(device)) / 1e6, 1)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 
 def _due(done: int, every: int, steps: int) -> bool:
