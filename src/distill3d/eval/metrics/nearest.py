@@ -29,13 +29,13 @@ class NearestPoints:
     ) -> tuple[Float[np.ndarray, " queries"], Int[np.ndarray, " queries"]]:
         """Distance to the nearest point, and its index; infinite and the number of points from `max_distance` on."""
         if self._device.type != "cpu":
-            distance, index = brute_force(
+            far, place = brute_force(
                 torch.as_tensor(queries, device=self._device), torch.as_tensor(self._points, device=self._device)
             )
-            beyond = distance >= max_distance
+            beyond = far >= max_distance
             return (
-                torch.where(beyond, torch.inf, distance).cpu().numpy(),
-                torch.where(beyond, len(self._points), index).cpu().numpy(),
+                torch.where(beyond, torch.inf, far).cpu().numpy(),
+                torch.where(beyond, len(self._points), place).cpu().numpy(),
             )
         order = _neighbours_together(queries)
         distance, index = np.empty(len(queries)), np.empty(len(queries), dtype=np.int64)
