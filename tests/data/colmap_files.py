@@ -18,38 +18,38 @@ IMAGES = [
 POINTS = [(9, (1.0, 2.0, 3.0), (255, 0, 7), 0.5, [(3, 1)]), (4, (-1.0, 0.0, 5.0), (1, 2, 3), 0.25, [(3, 0)])]
 
 
-def write_text(folder: Path) -> Path:
+def write_text(folder: Path, cameras=CAMERAS, images=IMAGES, points=POINTS) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     header = "# three lines\n# of comment\n# come first\n"
-    cameras = [f"{i} {model} {w} {h} {' '.join(map(str, params))}" for i, model, w, h, params in CAMERAS]
-    (folder / "cameras.txt").write_text(header + "\n".join(cameras) + "\n")
-    images = []
-    for number, pose, camera, name, observed in IMAGES:
-        images.append(f"{number} {' '.join(map(str, pose))} {camera} {name}")
-        images.append(" ".join(f"{x} {y} {point}" for x, y, point in observed))
-    (folder / "images.txt").write_text(header + "\n".join(images) + "\n")
-    points = [
+    lines = [f"{i} {model} {w} {h} {' '.join(map(str, params))}" for i, model, w, h, params in cameras]
+    (folder / "cameras.txt").write_text(header + "\n".join(lines) + "\n")
+    lines = []
+    for number, pose, camera, name, observed in images:
+        lines.append(f"{number} {' '.join(map(str, pose))} {camera} {name}")
+        lines.append(" ".join(f"{x} {y} {point}" for x, y, point in observed))
+    (folder / "images.txt").write_text(header + "\n".join(lines) + "\n")
+    lines = [
         f"{i} {' '.join(map(str, xyz))} {' '.join(map(str, rgb))} {error} "
         + " ".join(f"{image} {place}" for image, place in track)
-        for i, xyz, rgb, error, track in POINTS
+        for i, xyz, rgb, error, track in points
     ]
-    (folder / "points3D.txt").write_text(header + "\n".join(points) + "\n")
+    (folder / "points3D.txt").write_text(header + "\n".join(lines) + "\n")
     return folder
 
 
-def write_binary(folder: Path) -> Path:
+def write_binary(folder: Path, cameras=CAMERAS, images=IMAGES, points=POINTS) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    data = struct.pack("<Q", len(CAMERAS))
-    for number, model, width, height, params in CAMERAS:
+    data = struct.pack("<Q", len(cameras))
+    for number, model, width, height, params in cameras:
         data += struct.pack("<IiQQ", number, MODEL_NUMBERS[model], width, height) + np.array(params).tobytes()
     (folder / "cameras.bin").write_bytes(data)
-    data = struct.pack("<Q", len(IMAGES))
-    for number, pose, camera, name, observed in IMAGES:
+    data = struct.pack("<Q", len(images))
+    for number, pose, camera, name, observed in images:
         data += struct.pack("<I7dI", number, *pose, camera) + name.encode() + b"\0" + struct.pack("<Q", len(observed))
         data += b"".join(struct.pack("<ddq", *row) for row in observed)
     (folder / "images.bin").write_bytes(data)
-    data = struct.pack("<Q", len(POINTS))
-    for number, xyz, rgb, error, track in POINTS:
+    data = struct.pack("<Q", len(points))
+    for number, xyz, rgb, error, track in points:
         data += struct.pack("<Q3d3BdQ", number, *xyz, *rgb, error, len(track))
         data += b"".join(struct.pack("<II", *row) for row in track)
     (folder / "points3D.bin").write_bytes(data)

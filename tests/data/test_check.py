@@ -8,8 +8,10 @@ import torch
 from distill3d.data.check import check_manifest, check_scene
 from distill3d.data.consistency import PosedDepth, agreement, diagnose
 from distill3d.data.manifest import Manifest, build_manifest
+from distill3d.data.refs import Ref, codec
 from distill3d.data.render.write import render_place
-from distill3d.data.rows import Distortion
+from distill3d.data.rows import Distortion, ManifestRow
+from distill3d.files import read_json
 from distill3d.geometry.cameras import camera_rays
 from distill3d.geometry.lenses import distort, undistort
 
@@ -147,3 +149,22 @@ def test_a_sample_of_files_is_decoded(place, tmp_path):
     found = check_manifest(moved, frames=3)
     assert (found.frames, len(found.broken)) == (3, 1)
     assert check_manifest(moved, frames=None).frames == 10
+
+
+def test_real_depth_in_millimetres_is_caught_though_the_camera_hardly_moves(shared_data, tmp_path):
+    folder = shared_data / "rgbd_livingroom"
+    rows = []
+    for frame, view in enumerate(read_json(folder / "gt.json")["views"]):
+        intrinsics = tuple(map(tuple, np.array(view["K"], dtype=float).tolist()))
+        pose = tuple(map(tuple, view["T_world_from_camera"]))
+        row = ManifestRow(
+            dataset="table", scene="s", frame=frame, image=Ref(view["color"]), width=640, height=480, scale="sfm"
+        )
+        depth = Ref(view["depth"], codec("png16", scale=0.001))
+        rows.append(replace(row, intrinsics=intrinsics, world_from_camera=pose, depth=depth))
+    true = Manifest.from_rows(rows, folder)
+    found = check_scene(true, "s")
+    assert found.is_good
+    assert found.share > 0.97
+    wrong = changed(true, lambda row: replace(row, depth=replace(row.depth, codec="png16")))
+    assert "millimetres read as metres" in check_scene(wrong, "s").mistake

@@ -1,4 +1,4 @@
-"""Every encoding of the public data sets gives what was recorded for it (most of it read by the original programs too)."""
+"""Every encoding of the public data sets gives what was recorded for it, mostly with the original programs."""
 
 import io
 import json

@@ -122,7 +122,7 @@ def _pairs(rows: list[ManifestRow], root: Path, anchors: int) -> Iterator[tuple[
 
     def frame(place: int) -> PosedDepth | None:
         if place not in read:
-            read[place] = _posed_depth(rows[place], root)
+            read[place] = posed_depth(rows[place], root)
         return read[place]
 
     for place in spread(max(len(rows) - 1, 0), anchors):
@@ -134,7 +134,8 @@ def _pairs(rows: list[ManifestRow], root: Path, anchors: int) -> Iterator[tuple[
                     yield second, first
 
 
-def _posed_depth(row: ManifestRow, root: Path) -> PosedDepth | None:
+def posed_depth(row: ManifestRow, root: Path) -> PosedDepth | None:
+    """The depth and camera of a frame that has both; `None` where the depth cannot be read or knows nothing."""
     try:
         depth = read_depth(row, root)
     except DataError:

@@ -17,7 +17,6 @@ from distill3d.geometry import lenses
 
 TOLERANCE = 0.05
 """Relative difference in depth up to which two frames agree."""
-_MOST_POINTS = 3000
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +90,7 @@ def _along_rays(power: int) -> Remedy:
 REMEDIES: dict[str, Remedy] = {
     "the depth is 1000 times too large for the poses: millimetres read as metres": _scaled(1e-3),
     "the depth is 100 times too large for the poses: centimetres read as metres": _scaled(1e-2),
-    "the depth is 1000 times too small for the poses: poses in millimetres, or depth read as such": _scaled(
-        1e3
-    ),
+    "the depth is 1000 times too small for the poses: poses in millimetres, or depth read as such": _scaled(1e3),
     "the poses are camera-from-world and were taken for world-from-camera": _inverse,
     "the cameras have the axes of OpenGL (y up, z backward) and were taken for OpenCV's": _axes,
     "the poses are camera-from-world, of cameras with the axes of OpenGL": lambda frame: _axes(_inverse(frame)),
@@ -106,12 +103,12 @@ REMEDIES: dict[str, Remedy] = {
 """The classic mistakes, each with what undoes it."""
 
 
-def agreement(pairs: Sequence[tuple[PosedDepth, PosedDepth]]) -> Agreement:
-    """How the second frame of each pair agrees with the first."""
+def agreement(pairs: Sequence[tuple[PosedDepth, PosedDepth]], points: int = 3000) -> Agreement:
+    """How the second frame of each pair agrees with the first, by at most so many points of each."""
     counts = np.zeros(3, dtype=np.int64)
     errors = []
     for first, second in pairs:
-        known, difference = _differences(first, second)
+        known, difference = _differences(first, second, points)
         close = np.abs(difference) < TOLERANCE
         counts += (known, len(difference), close.sum())
         errors.append(np.abs(difference[close]))
@@ -123,17 +120,21 @@ def agreement(pairs: Sequence[tuple[PosedDepth, PosedDepth]]) -> Agreement:
 def diagnose(pairs: Sequence[tuple[PosedDepth, PosedDepth]]) -> tuple[Agreement, str | None]:
     """How pairs of one scene agree, and the mistake that explains best why they do not; `None` if none does.
 
-    A mistake is named where undoing it makes many more points agree, or (half a pixel, distances in a narrow view) the
-    same points agree at least twice as well. The latter takes depth as exact as that of rendered scenes or lasers.
+    A mistake is named where undoing it makes many more points agree, or leaves half as many that disagree, or (half a
+    pixel, distances in a narrow view) makes the same points agree at least twice as well. The latter
+    takes depth as exact as that of rendered scenes or lasers.
     """
     found = agreement(pairs)
     undone = {words: agreement([(remedy(a), remedy(b)) for a, b in pairs]) for words, remedy in REMEDIES.items()}
     if not undone or found.known == 0:
         return found, None
-    words, best = max(undone.items(), key=lambda item: item[1].consistent)
-    if best.consistent > 1.3 * found.consistent + 0.05 * found.known:
+    best = max(undone.values(), key=lambda mended: mended.consistent)
+    many_more = best.consistent > 1.3 * found.consistent + 0.05 * found.known
+    # Cameras that hardly move agree with depth in any unit but for the nearest points: there few must be left over.
+    few_left = best.consistent > 1.02 * found.consistent and 1 - best.share < 0.5 * (1 - found.share)
+    if many_more or few_left:
         # Of mistakes that mend about as many points the one that mends them best is meant.
-        alike = {name: a for name, a in undone.items() if a.consistent > 0.9 * best.consistent}
+        alike = {name: a for name, a in undone.items() if a.consistent > 0.97 * best.consistent}
         return found, min(alike, key=lambda name: alike[name].error)
     alike = {name: a for name, a in undone.items() if a.consistent > 0.9 * found.consistent > 0}
     if alike:
@@ -143,10 +144,10 @@ def diagnose(pairs: Sequence[tuple[PosedDepth, PosedDepth]]) -> tuple[Agreement,
     return found, None
 
 
-def _differences(first: PosedDepth, second: PosedDepth) -> tuple[int, Float[np.ndarray, " seen"]]:
+def _differences(first: PosedDepth, second: PosedDepth, most: int) -> tuple[int, Float[np.ndarray, " seen"]]:
     """Number of points moved from `first` to `second`, and the relative difference of depth of those seen there."""
     rows, columns = np.nonzero(first.depth > 0)
-    every = max(1, len(rows) // _MOST_POINTS)
+    every = max(1, len(rows) // most)
     pixels = np.stack([columns[::every], rows[::every]], axis=-1).astype(np.float64)
     depth = first.depth[rows[::every], columns[::every]].astype(np.float64)
     points = _rays(first, pixels) * depth[:, None]

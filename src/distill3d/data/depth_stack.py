@@ -4,7 +4,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from distill3d.data.refs import Ref, codec
+from distill3d.data.refs import CodecOption, Ref, codec
 from distill3d.errors import DataError
 
 HEIGHT, WIDTH = 192, 256
@@ -28,13 +28,13 @@ def index_depth_stack(path: Path, inside: str) -> list[Ref]:
         OSError: it cannot be read.
     """
     spans = _framed(path)
-    metres = {"dtype": "<f4", "height": HEIGHT, "width": WIDTH, "packed": "deflate"}
+    metres: dict[str, CodecOption] = {"dtype": "<f4", "height": HEIGHT, "width": WIDTH, "packed": "deflate"}
     if spans is None:
         size = _unpacked_size(path)
         if size == 0 or size % (4 * _PIXELS):
             raise DataError(
-                f"{path} unpacks to {size} bytes, expected a multiple of {4 * _PIXELS}: it is cut short, or no stack of "
-                f"depth maps of {WIDTH}x{HEIGHT}. Download it again."
+                f"{path} unpacks to {size} bytes, expected a multiple of {4 * _PIXELS}: it is cut short, or no stack "
+                f"of depth maps of {WIDTH}x{HEIGHT}. Download it again."
             )
         return [Ref(inside, codec("raw", **metres, index=index)) for index in range(size // (4 * _PIXELS))]
     with path.open("rb") as file:

@@ -76,15 +76,22 @@ def strided(
     if stride < 1:
         raise DataError(f"The stride between views is {stride}, expected at least 1.")
     groups = []
-    for scene, frames in _usable_scenes(manifest, size, split):
-        step = max(1, min(stride, len(frames) // size))
-        for offset in range(step):
-            lane = frames[offset::step]
-            starts = list(range(0, max(len(lane) - size, 0) + 1, size))
-            if len(lane) > size and starts[-1] + size < len(lane):
-                starts.append(len(lane) - size)
-            groups += [ViewGroup(scene, lane[start : start + size]) for start in starts]
-    return groups if count is None else _draw(groups, count, seed)
+    for scene, frames in usable_scenes(manifest, size, split):
+        groups += windows(scene, frames, size, stride)
+    return draw(groups, count, seed)
+
+
+def windows(scene: str, frames: tuple[int, ...], size: int, stride: int) -> list[ViewGroup]:
+    """Windows of every `stride`-th of the frames (or nearer ones, in a short scene) that leave none out."""
+    step = max(1, min(stride, len(frames) // size))
+    groups = []
+    for offset in range(step):
+        lane = frames[offset::step]
+        starts = list(range(0, max(len(lane) - size, 0) + 1, size))
+        if len(lane) > size and starts[-1] + size < len(lane):
+            starts.append(len(lane) - size)
+        groups += [ViewGroup(scene, lane[start : start + size]) for start in starts]
+    return groups
 
 
 def random_groups(
@@ -106,8 +113,8 @@ def random_groups(
     def choose(frames: tuple[int, ...], generator: random.Random) -> tuple[int, ...]:
         return tuple(generator.sample(frames, min(size, len(frames))))
 
-    scenes = list(_usable_scenes(manifest, size, split))
-    return _take_turns(scenes, count, seed, lambda scene, frames, generator: choose(frames, generator))
+    scenes = list(usable_scenes(manifest, size, split))
+    return take_turns(scenes, count, seed, lambda scene, frames, generator: choose(frames, generator))
 
 
 def nearby(
@@ -142,7 +149,7 @@ def nearby(
         raise DataError(f"reach is {reach}, expected at least 0 (only the nearest views).")
     scenes = []
     costs: dict[str, np.ndarray] = {}
-    for scene, frames in _usable_scenes(manifest, size, split):
+    for scene, frames in usable_scenes(manifest, size, split):
         poses = {frame: manifest.row(scene, frame).world_from_camera for frame in frames}
         posed = tuple(frame for frame in frames if poses[frame] is not None)
         if len(posed) >= 2:
@@ -162,7 +169,7 @@ def nearby(
         pool = ranked[: max(others, sum(cost[index] <= reach for index in ranked))]
         return tuple(frames[index] for index in (anchor, *generator.sample(pool, others)))
 
-    return _take_turns(scenes, count, seed, choose)
+    return take_turns(scenes, count, seed, choose)
 
 
 def _view_costs(world_from_camera: np.ndarray, angle_weight: float) -> np.ndarray:
@@ -176,7 +183,7 @@ def _view_costs(world_from_camera: np.ndarray, angle_weight: float) -> np.ndarra
     return np.asarray(np.round(distances / unit + angle_weight * angles / math.radians(60), 9))
 
 
-def _usable_scenes(manifest: Manifest, size: int, split: str | None) -> Iterator[tuple[str, tuple[int, ...]]]:
+def usable_scenes(manifest: Manifest, size: int, split: str | None) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Scenes with at least two frames in the split, each with those frames."""
     if size < 2:
         raise DataError(f"A group of {size} views was asked for, expected at least 2.")
@@ -193,7 +200,7 @@ def _usable_scenes(manifest: Manifest, size: int, split: str | None) -> Iterator
     yield from usable
 
 
-def _take_turns(
+def take_turns(
     scenes: list[tuple[str, tuple[int, ...]]],
     count: int,
     seed: int,
@@ -223,8 +230,8 @@ def _take_turns(
     return groups
 
 
-def _draw(groups: list[ViewGroup], count: int, seed: int) -> list[ViewGroup]:
-    """`count` of the groups, in their order."""
-    if count >= len(groups):
+def draw(groups: list[ViewGroup], count: int | None, seed: int) -> list[ViewGroup]:
+    """`count` of the groups, in their order; all if `None`."""
+    if count is None or count >= len(groups):
         return groups
     return [groups[index] for index in sorted(random.Random(seed).sample(range(len(groups)), count))]

@@ -1,5 +1,7 @@
 """How large a picture is once its lens is undone, by the rule of COLMAP's undistorter."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,6 +9,8 @@ from torch import Tensor
 from distill3d.geometry.lenses import Params, undistort
 
 _SMALLEST, _LARGEST = 0.2, 2.0
+_LOOKED_AT = 65
+_STEPS = 10
 
 
 def undistorted_size(
@@ -26,21 +30,27 @@ def undistorted_size(
         GeometryError: there is no such model, or it has another number of parameters.
     """
     height, width = size
-    k = intrinsics.double()
-    rows, columns = torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64)
-
-    def straight(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        focal, centre = k.diagonal()[:2], k[:2, 2]
-        points = (torch.stack(torch.broadcast_tensors(x, y), dim=-1) - centre) / focal
-        column, row = (undistort(model, params, points) * focal + centre).unbind(dim=-1)
-        return column, row
-
-    first, last_column, last_row = (torch.tensor(float(place)) for place in (0, width - 1, height - 1))
-    left, right = straight(first, rows)[0].max(), straight(last_column, rows)[0].min()
-    top, bottom = straight(columns, first)[1].max(), straight(columns, last_row)[1].min()
-    wide = _grown(width, float(k[0, 2]), float(left), float(right))
-    high = _grown(height, float(k[1, 2]), float(top), float(bottom))
+    focal, centre = intrinsics.double().diagonal()[:2], intrinsics.double()[:2, 2]
+    rows, columns = _along(height, float(centre[1])), _along(width, float(centre[0]))
+    sides = [
+        torch.stack([torch.zeros_like(rows), rows], dim=-1),
+        torch.stack([torch.full_like(rows, width - 1), rows], dim=-1),
+        torch.stack([columns, torch.zeros_like(columns)], dim=-1),
+        torch.stack([columns, torch.full_like(columns, height - 1)], dim=-1),
+    ]
+    border = (torch.cat(sides) - centre) / focal
+    straight = undistort(model, params, border, steps=_STEPS) * focal + centre
+    left, right, top, bottom = straight.reshape(4, -1, 2).unbind()
+    wide = _grown(width, float(centre[0]), float(left[:, 0].max()), float(right[:, 0].min()))
+    high = _grown(height, float(centre[1]), float(top[:, 1].max()), float(bottom[:, 1].min()))
     return high, wide
+
+
+def _along(length: int, centre: float) -> Float[Tensor, " pixels"]:
+    """Pixels of one side that are looked at: its ends and those beside the centre, where extremes lie, and others."""
+    evenly = torch.linspace(0, length - 1, _LOOKED_AT, dtype=torch.float64).round()
+    middle = torch.tensor([math.floor(centre), math.ceil(centre)], dtype=torch.float64).clamp(0, length - 1)
+    return torch.cat([evenly, middle])
 
 
 def _grown(length: int, centre: float, low: float, high: float) -> int:

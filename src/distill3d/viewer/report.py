@@ -34,27 +34,35 @@ STAGE_COLOR = (22, 25, 31)
 """Background of the point cloud, light and dark alike; the style sheet has the same."""
 
 
-def render_report(data: ReportData) -> str:
-    """Give the page as text."""
-    environment = Environment(
+def page_environment() -> Environment:
+    """Where the templates of our pages are, with everything escaped."""
+    return Environment(
         loader=PackageLoader("distill3d.viewer", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def render_report(data: ReportData) -> str:
+    """Give the page as text."""
     figures = [draw_panel(panel) for panel in data.panels]
     kinds: tuple[Kind, ...] = ("depth", "error", "confidence")
-    return environment.get_template("report.html.j2").render(
-        data=data,
-        paragraphs=[part.strip() for part in data.summary.split("\n\n") if part.strip()],
-        tables=[_table(table) for table in data.tables if table.rows],
-        cloud=_cloud(data.cloud) if data.cloud is not None and len(data.cloud.cloud) else None,
-        views=[_view(row, data.error_limit) for row in data.views],
-        panels=[figure for figure in figures if figure is not None],
-        facts=[group for group in data.facts if group.facts],
-        bars={kind: color_bar_uri(kind) for kind in kinds} if data.views or data.cloud else {},
-        version=distill3d.__version__,
+    return (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            data=data,
+            paragraphs=[part.strip() for part in data.summary.split("\n\n") if part.strip()],
+            tables=[_table(table) for table in data.tables if table.rows],
+            cloud=_cloud(data.cloud) if data.cloud is not None and len(data.cloud.cloud) else None,
+            views=[_view(row, data.error_limit) for row in data.views],
+            panels=[figure for figure in figures if figure is not None],
+            facts=[group for group in data.facts if group.facts],
+            bars={kind: color_bar_uri(kind) for kind in kinds} if data.views or data.cloud else {},
+            version=distill3d.__version__,
+        )
     )
 
 

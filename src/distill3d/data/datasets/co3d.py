@@ -12,7 +12,9 @@ share an unknown unit.
 import codecs
 import gzip
 import json
+import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,9 @@ from typing import Any
 import torch
 
 from distill3d.data.datasets import DatasetSpec, ScanOptions
-from distill3d.data.listing import as_matrix, below, each_frame, inside, photo_row, required
+from distill3d.data.listing import as_matrix, below, each_frame, inside, photo_row, read_part, required
 from distill3d.data.refs import Ref, codec
-from distill3d.data.rows import ManifestRow, OnSkip, natural_key
+from distill3d.data.rows import ManifestRow, OnSkip, Skipped, natural_key
 from distill3d.errors import DataError
 from distill3d.files import read_json
 from distill3d.geometry.conventions import intrinsics_from_ndc, pose_from_pytorch3d
@@ -30,6 +32,7 @@ from distill3d.geometry.conventions import intrinsics_from_ndc, pose_from_pytorc
 _LICENCE = "CC BY-NC 4.0"
 _ANNOTATIONS = "frame_annotations.jgz"
 _CHUNK = 1 << 20
+_BETWEEN = re.compile(r"[\s,]*")
 
 
 def find(root: Path) -> Sequence[Path]:
@@ -47,7 +50,7 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
             photos, lambda photo: _photo(photo, part, root), lambda photo: inside(photo, root), on_skip
         )
         return
-    splits = _splits(part)
+    splits = _Splits(part)
     base = part.parent  # paths in the annotations start with the category
 
     def row(frame: Mapping[str, Any]) -> ManifestRow:
@@ -76,13 +79,39 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
             world_from_camera=as_matrix(pose_from_pytorch3d(rotation, translation)),
             depth=Ref(inside(depth, root), codec("float16-png", scale=scale)),
             depth_mask=Ref(inside(mask, root), "mask") if mask.is_file() else None,
-            split=splits.get((frame["sequence_name"], frame["frame_number"]), ""),
+            split=splits.of(frame["sequence_name"], frame["frame_number"]),
             scale="sfm",
             licence=_LICENCE,
         )
 
-    annotations = required(part / _ANNOTATIONS, "file of annotations")
-    yield from each_frame(stream_list(annotations), row, lambda frame: _name(frame), on_skip)
+    absent: Counter[Path] = Counter()
+    annotations = _of_present_folders(stream_list(required(part / _ANNOTATIONS, "file of annotations")), base, absent)
+    yield from each_frame(annotations, row, _name, on_skip)
+    for folder, count in absent.items():
+        reason = f"{folder} does not exist: {count} frames are left out. Download it, or use --mode images_only."
+        on_skip(Skipped(inside(folder, root), reason))
+
+
+def _of_present_folders(frames: Iterator[Any], base: Path, absent: "Counter[Path]") -> Iterator[Any]:
+    """Pass on the frames whose folders of pictures and depth are there, and count the others by what they lack.
+
+    Annotations name all sequences of a category, of which a part may have been downloaded.
+    """
+    present: dict[Path, bool] = {}
+    for frame in frames:
+        try:
+            folders = [(base / frame[kind]["path"]).parent for kind in ("image", "depth")]
+        except (TypeError, LookupError):
+            yield frame  # it has no paths, and is told of with the broken ones
+            continue
+        for folder in folders:
+            if folder not in present:
+                present[folder] = folder.is_dir()
+        lacking = [folder for folder in folders if not present[folder]]
+        if lacking:
+            absent[lacking[0]] += 1
+        else:
+            yield frame
 
 
 def stream_list(path: Path) -> Iterator[Any]:
@@ -91,30 +120,29 @@ def stream_list(path: Path) -> Iterator[Any]:
     Raises:
         DataError: it is damaged, cut short, or no list.
     """
-    decoder, text = json.JSONDecoder(), ""
+    decoder, to_text = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")()
     try:
         with gzip.open(path, "rb") as file:
-            to_text = codecs.getincrementaldecoder("utf-8")()
             text = to_text.decode(file.read(_CHUNK)).lstrip()
             if not text.startswith("["):
                 raise ValueError("it holds no list")
-            text, ended = text[1:], False
+            at = 1
             while True:
-                text = text.lstrip(" \t\r\n,")
-                if text.startswith("]"):
+                at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing as well
+                if text.startswith("]", at):
                     return
                 try:
-                    entry, end = decoder.raw_decode(text)
+                    entry, end = decoder.raw_decode(text, at)
                 except json.JSONDecodeError:
-                    if ended:
-                        raise ValueError("it is cut short") from None
-                else:
+                    end = len(text)
+                if end < len(text):  # else a number may go on in the next chunk
                     yield entry
-                    text = text[end:]
+                    at = end
                     continue
                 more = file.read(_CHUNK)
-                ended = not more
-                text += to_text.decode(more)
+                if not more:
+                    raise ValueError("it is cut short")
+                text, at = text[at:] + to_text.decode(more), 0
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}. Download it again.") from error
 
@@ -140,18 +168,24 @@ def _name(frame: Any) -> str:
         return "an entry of " + _ANNOTATIONS
 
 
-def _splits(part: Path) -> dict[tuple[str, int], str]:
-    """Split of each frame that a list of the few-view task names."""
-    found: dict[tuple[str, int], str] = {}
-    for listed in sorted((part / "set_lists").glob("set_lists_fewview_*.json")):
-        try:
-            lists = read_json(listed)
-            for split in ("train", "val", "test"):
-                for sequence, number, *_ in lists.get(split, []):
-                    found.setdefault((sequence, number), split)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise DataError(f"{listed} cannot be read: {error}. Download it again.") from error
-    return found
+class _Splits:
+    """Split of each frame, by the lists of the few-view task."""
+
+    def __init__(self, part: Path) -> None:
+        self._frames: dict[tuple[str, int], str] = {}
+        self._sequences: dict[str, str] = {}
+        # Sequences of the other two lists are held out as a whole.
+        for subset, held_out in (("train", None), ("dev", "val"), ("test", "test")):
+            path = part / f"set_lists/set_lists_fewview_{subset}.json"
+            lists = read_part("list of frames", path, read_json) if path.is_file() else {}
+            for key in ("train", "val", "test"):
+                for sequence, number, *_ in lists.get(key, []):
+                    self._frames.setdefault((sequence, number), held_out or key)
+                    self._sequences.setdefault(sequence, held_out or key)
+
+    def of(self, sequence: str, number: int) -> str:
+        """That of the frame, or of its sequence where the lists pass over the frame."""
+        return self._frames.get((sequence, number), self._sequences.get(sequence, ""))
 
 
 DATASET = DatasetSpec(
@@ -159,6 +193,7 @@ DATASET = DatasetSpec(
     read=read,
     title="CO3D v2",
     role="training",
+    count=lambda parts: "1 category" if len(parts) == 1 else f"{len(parts)} categories",
     url="https://github.com/facebookresearch/co3d",
     size="5.5 TB; the subset of single sequences 8.9 GB",
     licence=_LICENCE,

@@ -20,6 +20,7 @@ from distill3d.data.rows import ManifestRow, OnSkip, natural_key
 from distill3d.errors import DataError
 
 _STEP_M = 50 / 65535
+_LICENCE = "CC BY-NC-SA 4.0 (not verified)"
 
 
 def find(root: Path) -> Sequence[Path]:
@@ -31,7 +32,13 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
     """Each photo is a scene of its own."""
 
     def row(photo: Path) -> ManifestRow:
-        common: dict[str, Any] = {"scene": photo.stem, "frame": 0, "ordered": False, "split": "test"}
+        common: dict[str, Any] = {
+            "scene": photo.stem,
+            "frame": 0,
+            "ordered": False,
+            "split": "test",
+            "licence": _LICENCE,
+        }
         if options.mode == "images_only":
             return photo_row(photo, root, dataset="ibims1", **common)
         depth = required(part / "depth" / photo.name, "depth map")
@@ -67,6 +74,6 @@ DATASET = DatasetSpec(
     role="evaluation",
     url="https://www.asg.ed.tum.de/lmf/ibims1/",
     size="not verified",
-    licence="CC BY-NC-SA 4.0 (not verified)",
+    licence=_LICENCE,
     sharing="non-commercially, under the same licence (not verified)",
 )

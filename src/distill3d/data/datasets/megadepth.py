@@ -107,7 +107,7 @@ def _find_model(part: Path, root: Path) -> ColmapModel:
             return read_model(folder, points=False)
     raise DataError(
         f"There is no model of {place}/{part.name}: expected MegaDepth_v1_SfM/{place}/sparse/manhattan/{number} beside "
-        f"{root} or above the pictures. Unpack MegaDepth_v1_SfM there, or ask for images only."
+        f"{root} or above the pictures. Unpack MegaDepth_v1_SfM there, or use --mode images_only."
     )
 
 

@@ -22,6 +22,8 @@ from distill3d.errors import DataError
 from distill3d.geometry.conventions import intrinsics_from_normalised
 from distill3d.geometry.poses import invert_pose, pose_from_rt
 
+_LICENCE = "camera files CC BY 4.0 (not verified); frames: third-party video"
+
 
 def find(root: Path) -> Sequence[Path]:
     """The text files of clips."""
@@ -43,7 +45,13 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
         frame, numbers = item
         stamp = int(numbers[0])
         photo = _photo(folder, frame, stamp)
-        common: dict[str, Any] = {"scene": part.stem, "frame": frame, "timestamp": stamp / 1e6, "split": split}
+        common: dict[str, Any] = {
+            "scene": part.stem,
+            "frame": frame,
+            "timestamp": stamp / 1e6,
+            "split": split,
+            "licence": _LICENCE,
+        }
         if options.mode == "images_only":
             return photo_row(photo, root, dataset="re10k", **common)
         size = photo_size(photo, upright=False)
@@ -95,6 +103,6 @@ DATASET = DatasetSpec(
     role="evaluation",
     url="https://google.github.io/realestate10k/",
     size="camera files: not verified; the frames have to be cut from video",
-    licence="camera files CC BY 4.0 (not verified); frames: third-party video",
+    licence=_LICENCE,
     sharing="cameras with attribution; frames no",
 )

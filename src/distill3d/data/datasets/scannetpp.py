@@ -11,7 +11,7 @@ the COLMAP model have poses: those of ARKit beside them are in another world and
 `transforms.json`, of which only the flag `is_bad` is used.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from distill3d.data.decode import photo_size
 from distill3d.data.depth_stack import index_depth_stack
 from distill3d.data.listing import as_matrix, below, each_frame, inside, photo_row, read_part, required
 from distill3d.data.refs import Ref, codec
-from distill3d.data.rows import ManifestRow, OnSkip, natural_key
+from distill3d.data.rows import ManifestRow, OnSkip, Skipped, natural_key
 from distill3d.data.video import choose_frames, video_info
 from distill3d.errors import DataError
 from distill3d.files import read_json
@@ -58,6 +58,12 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
         return photo_row(photo, root, dataset="scannetpp", frame=frame, size=size, **common, **known)
 
     photos = [photo for photo in (part / _PICTURES[device]).iterdir() if photo.suffix.lower() == ".jpg"]
+    if truth is not None:
+        registered = [photo for photo in photos if photo.name in truth.names]
+        if len(registered) < len(photos):
+            missing = f"{len(photos) - len(registered)} of {len(photos)} frames are not registered in the COLMAP model"
+            on_skip(Skipped(inside(part, root), f"{inside(part, root)}: {missing}, so they have no pose."))
+        photos = registered
     yield from each_frame(sorted(photos, key=natural_key), row, lambda photo: inside(photo, root), on_skip)
 
 
@@ -68,7 +74,7 @@ def _read_film(
     info = video_info(film)
     frames = choose_frames(info, rate=options.rate, max_frames=options.max_frames)
     if truth is not None:
-        frames = sorted(number for number in map(_number, truth.names) if number < info.num_frames)
+        frames = tuple(sorted(number for number in map(_number, truth.names) if number < info.num_frames))
 
     def row(frame: int) -> ManifestRow:
         size = (info.height, info.width)
@@ -94,15 +100,13 @@ class _Truth:
             self._stack = index_depth_stack(stack, inside(stack, root))
 
     @property
-    def names(self) -> list[str]:
+    def names(self) -> Set[str]:
         """Registered frames."""
-        return list(self._images)
+        return self._images.keys()
 
     def of(self, name: str, frame: int, size: tuple[int, int]) -> dict[str, Any]:
-        """Fields of the row of one frame; DataError where it has no pose, a bad one, or no depth."""
-        image = self._images.get(name)
-        if image is None:
-            raise DataError(f"{self._part}/{name} is not registered in the COLMAP model.")
+        """Fields of the row of one registered frame; DataError where its pose is bad or it has no depth."""
+        image = self._images[name]
         if name in self._bad:
             raise DataError(f"{self._part}/{name} is marked is_bad by the makers.")
         camera = self._model.cameras[image.camera_id]
