@@ -14,10 +14,11 @@ def synthetic(tmp_path_factory):
 
 def test_the_synthetic_benchmark_needs_neither_data_nor_a_model(synthetic):
     out, said = synthetic
-    assert said["order"] == ["place", "mean pointmap", "constant depth"]
+    assert said["order"] == ["place", "mean pointmap", "constant depth", "truth itself"]
     assert said["protocol"] == "synthetic.v1"
     assert said["settings"]["num_samples"] == 3
     assert said["scores"]["place"]["depth_rel"] > 0
+    assert said["scores"]["truth itself"]["depth_rel"] < 1e-4
     assert said["scores"]["place"]["ause"] is not None
     stored = json.loads((out / "scores.json").read_text())
     assert stored["methods"]["place"]["settings"]["weights_sha256"]

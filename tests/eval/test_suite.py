@@ -147,6 +147,15 @@ def test_processes_share_the_samples_and_the_last_one_scores(tmp_path, monkeypat
     assert (tmp_path / SCORES).read_bytes() == (tmp_path / "alone" / SCORES).read_bytes()
 
 
+def test_another_model_in_the_same_folder_gets_a_row_of_its_own(tmp_path):
+    run(tmp_path)
+    both = run(tmp_path, {"theirs": Method(predict=look)})
+    assert list(both.methods) == ["ours", "theirs"]
+    assert list(run(tmp_path).methods) == ["theirs", "ours"]
+    with pytest.raises(ConfigError, match="two tables"):
+        run(tmp_path, {"third": Method(predict=look)}, protocol="toy.v2")
+
+
 def test_views_are_shown_one_by_one_where_the_protocol_says_so(tmp_path):
     asked = []
 

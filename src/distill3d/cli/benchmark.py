@@ -1,6 +1,7 @@
 """`distill3d evaluate --benchmark NAME`: one model under one protocol of the field."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from distill3d.eval.suite import Plan
     from distill3d.infer.network import Network
     from distill3d.types import Prediction, Views
+
+
+TRUTH = "truth itself"
+"""The row of the ceiling: what a perfect prediction gets."""
 
 
 def evaluate_benchmark(
@@ -65,7 +70,9 @@ def evaluate_benchmark(
     benchmark.identity(mode)
     if benchmark.dataset is not None and data is None:
         raise ConfigError(f"{name} needs its data set: give the folder with --data (see docs/evaluation.md).")
-    network = open_network(model, weights=weights, variant=variant, device=choose_device(device))
+    # Under torchrun each process has a device of its own.
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    network = open_network(model, weights=weights, variant=variant, device=chosen)
     side = long_side or (network.fit.long_side if network.fit is not None else benchmark.long_side)
     plan = Plan(
         benchmark=benchmark,
@@ -147,15 +154,19 @@ def _method(network: "Network", metric: bool) -> "Method":
 
 
 def _baselines(plan: "Plan") -> "dict[str, Method]":
-    """What needs no network: the mean pointmap and a wall, learnt from other scenes of the same kinds."""
+    """What needs no network: mean pointmap and wall, learnt from other scenes of the same kinds, and the truth."""
+    from distill3d import teachers
     from distill3d.eval.baselines import fit_baselines
     from distill3d.eval.benchmarks.synthetic import SIZE, TRAIN_SEED, photograph, samples_from
     from distill3d.eval.inputs import input_size, resize_views
     from distill3d.eval.run import BASELINES, Method
 
     size = input_size(SIZE, plan.long_side, plan.multiple)
-    scenes = (photograph(sample.notes["kind"], sample.notes["seed"]) for sample in samples_from(TRAIN_SEED))
+    samples = samples_from(TRAIN_SEED)[: plan.limit]
+    scenes = (photograph(sample.notes["kind"], sample.notes["seed"]) for sample in samples)
     fitted = fit_baselines(resize_views(views, size) for views in scenes)
     answers = (fitted.mean_pointmap, fitted.constant_depth)
-    settings = {"first_seed": TRAIN_SEED}
-    return {name: Method(predict=answer, settings=settings) for name, answer in zip(BASELINES, answers, strict=True)}
+    settings = {"first_seed": TRAIN_SEED, "scenes": len(samples)}
+    made = {name: Method(predict=answer, settings=settings) for name, answer in zip(BASELINES, answers, strict=True)}
+    exact = teachers.load("ground-truth", noise=0.0, seed=0)
+    return made | {TRUTH: Method(predict=exact.predict, settings=exact.settings(), sees_truth=True)}

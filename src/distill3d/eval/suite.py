@@ -12,7 +12,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from distill3d.errors import DataError, GeometryError
 from distill3d.eval.benchmark import Benchmark, Mode, Sample, SampleScores, Scene
 from distill3d.eval.inputs import input_size, resize_images
 from distill3d.eval.predictions import FORMAT, claim_folder, load_prediction, save_prediction
-from distill3d.eval.results import BenchmarkResult, aggregate, latex, markdown
+from distill3d.eval.results import BenchmarkResult, aggregate, latex, load_result, markdown, merge_results
 from distill3d.eval.run import Method, slug
 from distill3d.files import atomic_write_bytes
 from distill3d.progress import ProgressBar
@@ -63,22 +63,27 @@ class Plan:
         return found
 
     def settings(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """What decides which pixels a network sees."""
+        """What all methods of one table share."""
         listed = [[sample.key, [[row.scene, row.frame] for row in sample.rows], sample.notes] for sample in samples]
         return {
             "benchmark": self.benchmark.name,
             "protocol": self.benchmark.identity(self.mode),
             "samples_sha256": hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest(),
             "num_samples": len(samples),
-            "input": {"long_side": self.long_side, "multiple": self.multiple},
         }
+
+    def of_method(self, method: Method) -> dict[str, Any]:
+        """A method's own settings, with the size at which photos are shown to it."""
+        return {**method.settings, "input": {"long_side": self.long_side, "multiple": self.multiple}}
 
 
 def run_benchmark(plan: Plan, methods: Mapping[str, Method]) -> BenchmarkResult | None:
     """Predict what is missing and score everything; None if other processes are still predicting.
 
+    Methods that the folder's results have already keep their rows, so that several models come into one table.
+
     Raises:
-        ConfigError: the folder holds predictions made with other settings.
+        ConfigError: the folder holds predictions made with other settings, or results of another protocol or mode.
         DataError: the data set is not there, or not one sample can be scored.
     """
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
@@ -86,7 +91,7 @@ def run_benchmark(plan: Plan, methods: Mapping[str, Method]) -> BenchmarkResult 
     settings = plan.settings(samples)
     folders = {name: plan.folder / PREDICTIONS / slug(name) for name in methods}
     for name, method in methods.items():
-        claim_folder(folders[name], {"format": FORMAT, **settings, "method": dict(method.settings)})
+        claim_folder(folders[name], {"format": FORMAT, **settings, "method": plan.of_method(method)})
     if world > 1:
         for _ in _visit(plan, samples[rank::world], methods, folders, "predicting", keep=False):
             pass
@@ -122,14 +127,24 @@ def run_benchmark(plan: Plan, methods: Mapping[str, Method]) -> BenchmarkResult 
             "versions": _versions(),
         },
         methods={
-            name: aggregate(plan.benchmark, found, groups, methods[name].settings) for name, found in scored.items()
+            name: aggregate(plan.benchmark, found, groups, plan.of_method(methods[name]))
+            for name, found in scored.items()
         },
         skipped=skipped,
     )
+    result = _beside_earlier(result, plan.folder / SCORES)
     result.save(plan.folder / SCORES)
     atomic_write_bytes(plan.folder / TABLE, markdown(result, plan.benchmark).encode())
     atomic_write_bytes(plan.folder / LATEX, latex(result, plan.benchmark).encode())
     return result
+
+
+def _beside_earlier(result: BenchmarkResult, path: Path) -> BenchmarkResult:
+    if not path.exists():
+        return result
+    earlier = load_result(path)
+    others = {name: method for name, method in earlier.methods.items() if name not in result.methods}
+    return merge_results({str(path): replace(earlier, methods=others), "this run": result}) if others else result
 
 
 def stored_prediction(plan: Plan, method: str, sample: Sample) -> Prediction:

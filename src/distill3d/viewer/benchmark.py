@@ -83,7 +83,7 @@ def main_table(result: BenchmarkResult, benchmark: Benchmark) -> ScoreTable:
         title="Scores",
         rows={name: {metric: row.get(metric) for metric in metrics} for name, row in rows.items()},
         metrics=metrics,
-        unranked=tuple(published),
+        unranked=(*published, *(name for name in rows if name.startswith("truth"))),
         note=f"Published: {sources}." if sources else "",
     )
 

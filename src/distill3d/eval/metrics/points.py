@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from distill3d.eval.metrics.nearest import nearest_points
+from distill3d.eval.metrics.nearest import NearestPoints, nearest_points
 from distill3d.geometry.align import Similarity, umeyama
 
 PointAlignment = Literal["none", "scale", "similarity"]
@@ -169,13 +169,10 @@ def _even_choice(count: int, limit: int | None) -> Int[np.ndarray, " chosen"]:
 
 def estimate_normals(points: Float[np.ndarray, "count 3"], neighbours: int = 30) -> Float[np.ndarray, "count 3"]:
     """Give the direction of least spread among each point's nearest ones (itself included); the sign is arbitrary."""
-    from scipy.spatial import KDTree
-
     points = points.astype(np.float64)
     if len(points) == 0:
         return np.zeros((0, 3))
-    _, index = KDTree(points).query(points, k=min(neighbours, len(points)))
-    near = points[index.reshape(len(points), -1)]
+    near = points[NearestPoints(points).neighbours(min(neighbours, len(points)))]
     near = near - near.mean(axis=1, keepdims=True)
     return np.asarray(np.linalg.eigh(np.einsum("nki,nkj->nij", near, near))[1][:, :, 0])
 
@@ -191,11 +188,12 @@ def refine_rigidly(
     Pairs farther apart than `max_distance` do not count; it ends when share and rmse of the pairs change by less than
     1e-6.
     """
+    cloud = NearestPoints(truth)
     total = np.eye(4)
     moved = predicted.astype(np.float64)
     share, rmse = -1.0, -1.0
     for step in range(iterations + 1):
-        distance, index = nearest_points(moved, truth, max_distance=max_distance)
+        distance, index = cloud.query(moved, max_distance=max_distance)
         paired = np.isfinite(distance)
         if paired.sum() < 3:
             return total

@@ -1,0 +1,47 @@
+import json
+
+import pytest
+import torch
+
+from distill3d.errors import DataError
+from distill3d.eval import benchmark as registry
+from distill3d.eval.benchmark import Scene
+from distill3d.eval.benchmarks.robustmvd import quasi_optimal, score_key
+from distill3d.types import Prediction, Views
+from tests.fixtures.layouts import write_layout
+
+
+def scene(views=4):
+    depth = torch.rand(1, views, 12, 16, generator=torch.Generator().manual_seed(0)) + 1
+    return Scene(views=Views(images=torch.zeros(1, views, 3, 12, 16), depth=depth))
+
+
+def test_the_best_choice_of_sources_is_found():
+    looked_at = []
+
+    def predict(views):
+        """The fewer harmful sources (1) and the more helpful ones (2, 3), the better."""
+        looked_at.append(list(views))
+        error = 0.2 + 0.5 * (1 in views) - 0.05 * (2 in views) - 0.1 * (3 in views)
+        return Prediction(depth=scene().views.depth[:, : len(views)] * (1 + error))
+
+    prediction, views = quasi_optimal(predict, scene(), "none")
+    assert looked_at[:3] == [[0, 1], [0, 2], [0, 3]]
+    assert views == [0, 3, 2]
+    assert score_key(prediction, scene(), "none").values["absrel"] == pytest.approx(5, abs=0.01)
+    with pytest.raises(DataError, match="without sources"):
+        quasi_optimal(predict, scene(1), "none")
+
+
+def test_a_list_of_samples_beside_the_data_goes_before_our_own(tmp_path):
+    root = write_layout("dtu", tmp_path).root
+    benchmark = registry.get("robustmvd-dtu-median")
+    assert [row.frame for row in benchmark.list_samples(root, None)[0].rows] == [3, 2, 4, 1, 5, 0]
+    (root / "samples.json").write_text(json.dumps([{"scene": "scan1", "key": 0, "sources": [5, 2]}]))
+    assert [row.frame for row in benchmark.list_samples(root, None)[0].rows] == [0, 5, 2]
+    (root / "samples.json").write_text(json.dumps([{"scene": "scan1", "key": 9, "sources": []}]))
+    with pytest.raises(DataError, match=r"no frames \[9\]"):
+        benchmark.list_samples(root, None)
+    (root / "samples.json").write_text("[1]")
+    with pytest.raises(DataError, match="not a list of samples"):
+        benchmark.list_samples(root, None)
