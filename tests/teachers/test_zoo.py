@@ -167,3 +167,15 @@ def test_the_registry_knows_its_own_and_every_network():
         assert teachers.get(name).description
     with pytest.raises(ConfigError, match=r"There is no teacher 'oracle'; choose one of: .*ground-truth"):
         teachers.get("oracle")
+
+
+def test_a_teacher_may_compute_in_bf16_says_so_and_gives_float32():
+    model = models.get("vggt").build(models.get("vggt").variant("tiny"))
+    views = Views(images=torch.rand(1, 2, 3, 56, 70, generator=torch.Generator().manual_seed(0)))
+    exact, quick = (NetworkTeacher(model, name="vggt", precision=precision) for precision in ("fp32", "bf16"))
+    assert "precision" not in exact.settings()
+    assert quick.settings()["precision"] == "bf16"
+    found, expected = quick.predict(views), exact.predict(views)
+    assert found.pointmap_world.dtype == torch.float32
+    assert not torch.equal(found.pointmap_world, expected.pointmap_world)
+    assert (found.confidence_world / expected.confidence_world - 1).abs().median() < 0.05

@@ -5,15 +5,18 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from distill3d import models
 from distill3d.checkpoints import load_with_info, weights_hash
+from distill3d.devices import autocast
 from distill3d.errors import CheckpointError, ConfigError
 from distill3d.geometry.monocular import solve_affine
+from distill3d.nn.chunks import max_views_per_chunk
 from distill3d.teachers import TeacherSpec
 from distill3d.teachers.labels import content_seed, world_from_local
 from distill3d.types import Prediction, Views, collate, map_tensors
@@ -38,6 +41,7 @@ class NetworkTeacher:
         align: bool = True,
         seed: int = 0,
         head_chunk: int | None = None,
+        precision: Literal["fp32", "bf16"] = "fp32",
         max_views: int | None = None,
         meta: Mapping[str, Any] | None = None,
         files_sha256: Mapping[str, str] | None = None,
@@ -51,8 +55,10 @@ class NetworkTeacher:
         self._max_views = max_views
         self._align = align
         self._seed = seed
+        self._head_chunk = head_chunk
+        self._precision = precision
         accepted = inspect.signature(model.forward).parameters
-        self._options = {"head_chunk": head_chunk} if "head_chunk" in accepted else {}
+        self._takes_chunks = "head_chunk" in accepted
         # A network whose configuration says that it draws nothing may see a whole batch at once.
         draws = getattr(getattr(model, "config", None), "view_ids", "random") == "random"
         self._needs_generator = "generator" in accepted and draws
@@ -62,7 +68,8 @@ class NetworkTeacher:
         config = getattr(self.model, "config", None)
         shown = dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isinstance(config, type) else {}
         files = {"files_sha256": self._files_sha256} if self._files_sha256 else {}
-        return {"align": self._align, "seed": self._seed, "config": shown, **files}
+        precision = {} if self._precision == "fp32" else {"precision": self._precision}
+        return {"align": self._align, "seed": self._seed, "config": shown, **files, **precision}
 
     @torch.no_grad()
     def predict(self, views: Views) -> Prediction:
@@ -79,10 +86,16 @@ class NetworkTeacher:
         parameter = next(self.model.parameters(), None)
         device = views.images.device if parameter is None else parameter.device
         images = views.images.to(device)
-        if self._needs_generator:
-            found = collate([self._forward(images[row : row + 1]) for row in range(len(images))])
-        else:
-            found = self.model(images, **self._options)
+        options: dict[str, Any] = {}
+        if self._takes_chunks:
+            size = (images.shape[-2], images.shape[-1])
+            options["head_chunk"] = self._head_chunk or max_views_per_chunk(self.model, size)
+        with autocast(self._precision, device):
+            if self._needs_generator:
+                rows = images.split(1)
+                found = collate([self.model(row, generator=self._generator(row[0]), **options) for row in rows])
+            else:
+                found = self.model(images, **options)
         found = map_tensors(found, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
         if getattr(self.model, "affine", False):
             found = solve_affine(found)
@@ -90,10 +103,8 @@ class NetworkTeacher:
             found = world_from_local(found, None if views.valid is None else views.valid.to(device))
         return map_tensors(found, lambda tensor: tensor.to(views.images.device))
 
-    def _forward(self, images: torch.Tensor) -> Prediction:
-        generator = torch.Generator().manual_seed(content_seed(images[0], self._seed))
-        found: Prediction = self.model(images, generator=generator, **self._options)
-        return found
+    def _generator(self, images: Float[Tensor, "views 3 height width"]) -> torch.Generator:
+        return torch.Generator().manual_seed(content_seed(images, self._seed))
 
 
 def teacher_spec(name: str) -> TeacherSpec:
@@ -112,6 +123,7 @@ def load_network(
     align: bool = True,
     seed: int = 0,
     head_chunk: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
 ) -> NetworkTeacher:
     """Make a teacher of a network.
 
@@ -123,7 +135,8 @@ def load_network(
         licence: of its weights, if neither the file nor the registry says.
         align: see `NetworkTeacher`.
         seed: of its random numbers.
-        head_chunk: views per pass of the heads, for networks that offer it; bounds the memory.
+        head_chunk: views per pass of the heads; None for as many as fit into a budget. It changes no value.
+        precision: what its layers compute in; its labels are float32 in each.
 
     Raises:
         CheckpointError: the weights cannot be found or do not fit, or none are named.
@@ -144,6 +157,7 @@ def load_network(
         align=align,
         seed=seed,
         head_chunk=head_chunk,
+        precision=precision,
         max_views=2 if spec is not None and spec.views == "pair" else None,
         meta=info.meta,
         files_sha256=info.sha256,
