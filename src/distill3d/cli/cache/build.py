@@ -23,6 +23,7 @@ Policy = Literal[
     "random",
     "dynamic",
     "uniform",
+    "single",
     "random-windows",
     "covisible",
     "adaptive",
@@ -82,8 +83,8 @@ def build(
         work: for colmap: where models that are made are kept, for the next run and for other programs.
         policy: how views are grouped. contiguous: windows of neighbours; strided: of every so many frames; adaptive:
             with the stride at which neighbours overlap by so much; dynamic: with one that fits the frame rate;
-            covisible: sets of frames that overlap; nearby: of cameras that stand and look alike; random,
-            random-windows, uniform: as they say; explicit: from a file.
+            covisible: sets of frames that overlap; nearby: of cameras that stand and look alike; single: every frame
+            alone, for monocular teachers; random, random-windows, uniform: as they say; explicit: from a file.
         views: views in a group.
         groups: how many groups; all there are, or 200 where a policy could go on for ever.
         stride: for strided; the largest one for random-windows.
