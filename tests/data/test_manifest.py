@@ -82,7 +82,7 @@ def test_unknown_scenes_and_frames_are_named():
     manifest = Manifest.from_rows([photo_row("a", 2), photo_row("a", 4)], ".")
     with pytest.raises(DataError, match="no scene 'x' in the manifest, which has 1: a"):
         manifest.frames("x")
-    with pytest.raises(DataError, match="no frame 3; it has 2 between 2 and 4"):
+    with pytest.raises(DataError, match="no frame 3; it has 2 from 2 to 4"):
         manifest.row("a", 3)
 
 
@@ -236,3 +236,55 @@ def test_a_manifest_of_many_frames_is_small(tmp_path):
     path = Manifest.from_rows(rows, tmp_path).save(tmp_path / "m.parquet")
     assert path.stat().st_size < 60 * 5000
     assert isinstance(load_manifest(path).table, pa.Table)
+
+
+def test_a_large_manifest_is_mapped_into_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("distill3d.data.table.MAPPED_FROM", 10)
+    rows = [photo_row(f"s{index % 3}", index, timestamp=index / 3) for index in range(30)]
+    path = Manifest.from_rows(rows, tmp_path).save(tmp_path / "m.parquet")
+    assert (tmp_path / "m.arrow").is_file()
+    before = pa.total_allocated_bytes()
+    loaded = load_manifest(path)
+    assert pa.total_allocated_bytes() - before < 10_000
+    assert sorted(loaded.rows(), key=lambda row: row.frame) == rows
+    assert loaded.group("s1", [7, 1, 28]) == [rows[7], rows[1], rows[28]]
+    other = Manifest.from_rows(rows[:12], tmp_path).save(tmp_path / "other.parquet")
+    shutil.copy(tmp_path / "m.arrow", tmp_path / "other.arrow")  # of another manifest: not believed, made again
+    assert len(load_manifest(other)) == 12
+    assert len(load_manifest(other).table.to_batches()) == 1
+
+
+def test_a_place_that_takes_no_files_costs_memory_only(tmp_path, monkeypatch, caplog):
+    path = Manifest.from_rows([photo_row(frame=index) for index in range(20)], tmp_path).save(tmp_path / "m.parquet")
+    monkeypatch.setattr("distill3d.data.table.MAPPED_FROM", 10)
+
+    def refuse(*_, **__):
+        raise OutputError("read-only")
+
+    monkeypatch.setattr("distill3d.data.mapped.atomic_writer", refuse)
+    assert len(load_manifest(path)) == 20
+    assert "hold the manifest in memory" in caplog.text
+
+
+def test_a_scene_that_spans_two_batches_is_read_whole(tmp_path):
+    whole = Manifest.from_rows([photo_row("a", index) for index in range(10)], tmp_path)
+    cut = replace(whole, table=pa.concat_tables([whole.table.slice(0, 4), whole.table.slice(4)]))
+    assert len(cut.table.to_batches()) == 2
+    assert cut.group("a", [8, 2, 5]) == whole.group("a", [8, 2, 5])
+    assert [cut.row("a", frame) for frame in range(10)] == list(whole.rows())
+
+
+def test_the_table_of_scenes_is_made_anew_where_it_is_missing_or_of_another_manifest(tmp_path):
+    rows = [photo_row(scene, frame, split="train") for scene in ("a", "b") for frame in range(3)]
+    path = Manifest.from_rows(rows, tmp_path).save(tmp_path / "m.parquet")
+    scenes = tmp_path / "m.scenes.parquet"
+    assert pq.read_table(scenes)["frames"].to_pylist() == [3, 3]
+    for damage in (scenes.unlink, lambda: scenes.write_bytes(b"x")):
+        damage()
+        loaded = load_manifest(path)
+        assert loaded.scenes("train") == ("a", "b")
+        assert loaded.known_scenes is None
+    other = Manifest.from_rows(rows[:3], tmp_path).save(tmp_path / "n.parquet")
+    shutil.copy(tmp_path / "n.scenes.parquet", scenes)
+    assert load_manifest(path).scenes() == ("a", "b")
+    assert load_manifest(other).known_scenes is not None

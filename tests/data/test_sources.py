@@ -117,7 +117,7 @@ def test_a_path_with_nothing_to_use_says_what_is_there(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(DataError, match=r"only 3 other files \(2 x .txt, 1 x .pdf\)"):
         find_source(tmp_path)
-    with pytest.raises(DataError, match=r"a.txt is neither a photo nor a video"):
+    with pytest.raises(DataError, match=r"a.txt is neither a photo nor a video nor a table"):
         find_source(tmp_path / "a.txt")
 
 

@@ -1,9 +1,9 @@
-"""`distill3d manifest build|check|show`: one table of every photo or frame under a path."""
+"""`distill3d manifest build|check|show|undistort|layouts`: one table of every photo or frame under a path."""
 
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,6 +47,7 @@ def build(
     from distill3d.data.manifest import BuildOptions
     from distill3d.data.manifest import build as build_from
     from distill3d.data.table import load_manifest
+    from distill3d.errors import DataError
 
     options = BuildOptions(
         mode=mode,
@@ -56,7 +57,10 @@ def build(
         test_fraction=test_fraction,
         verify=verify,
     )
-    previous = load_manifest(out) if out.is_file() and not fresh else None
+    try:
+        previous = load_manifest(out) if out.is_file() and not fresh else None
+    except DataError as error:
+        raise DataError(f"{error} Choose another --out, or say --fresh to replace the file.") from error
     built = build_from(source, options, dataset=dataset, previous=previous, workers=workers or os.cpu_count() or 1)
     built.manifest.save(out)
     parts = {"read": built.read, "kept": built.kept, "dropped": built.dropped}
@@ -92,8 +96,8 @@ def check(
     lines = [scene.describe() for scene in [*suspicious, *(scene for scene in found.scenes if scene.is_good)][:_SHOWN]]
     if len(found.scenes) > _SHOWN:
         lines.append(f"... and {len(found.scenes) - _SHOWN} more scenes (--json lists all)")
-    readable = "every file" if not found.broken else f"{len(found.broken)} files cannot be read; every other file"
-    lines.append(f"{readable} of {found.frames} frames can be read")
+    broken = f"{len(found.broken)} of {found.frames} frames have a file that cannot be read"
+    lines.append(broken if found.broken else f"every file of {found.frames} frames can be read")
     if found.scenes:
         lines.append(f"{len(found.scenes)} scenes compared, {len(suspicious)} suspicious")
     if html is not None:
@@ -129,6 +133,41 @@ def show(
     return _describe(loaded, (), f"{page}: open it in any browser", page=str(page))
 
 
+def undistort(manifest: Annotated[Path, tyro.conf.Positional], out: Path, root: Path | None = None) -> Outcome:
+    """Write the pictures and depth of known lenses as those of a pinhole, in annotated scenes with their own manifest.
+
+    Args:
+        manifest: the Parquet file.
+        out: folder of the new scenes; those that it has already are kept.
+        root: where the files of the manifest are now, if they were moved.
+    """
+    from distill3d.data.manifest import build_manifest
+    from distill3d.data.table import load_manifest
+    from distill3d.data.undistort import undistort_manifest
+
+    skipped = undistort_manifest(load_manifest(manifest, root), out)
+    made, _ = build_manifest(out, dataset="annotated")
+    path = made.save(out / "manifest.parquet")
+    return _describe(made, skipped, f"written to {path}")
+
+
+def layouts() -> Outcome:
+    """List what `manifest build` can read: your own things, training sets and evaluation sets, with their licences."""
+    from distill3d.data import datasets
+
+    specs = {name: datasets.get(name) for name in datasets.names()}
+    width = max(map(len, specs)) + 2
+    lines = []
+    for role, heading in (("own", "Your own"), ("training", "Training sets"), ("evaluation", "Evaluation sets")):
+        lines += [f"{heading}:"]
+        for name, spec in specs.items():
+            if spec.role == role:
+                lines.append(f"  {name:<{width}}{spec.title}" + (f" ({spec.licence})" if spec.licence else ""))
+    told = ("title", "role", "url", "size", "licence", "sharing")
+    data = {name: {field: getattr(spec, field) for field in told} for name, spec in specs.items()}
+    return Outcome({"layouts": data}, "\n".join(lines))
+
+
 def _number(value: float) -> float | None:
     """JSON knows no NaN."""
     return None if math.isnan(value) else value
@@ -144,6 +183,15 @@ def _describe(manifest: Any, skipped: Sequence[Any], ending: str, **more: Any) -
     return Outcome({**summary, **more, "skipped": listed}, "\n".join([*lines, ending]))
 
 
+WORDS: dict[str, Callable[..., Outcome]] = {
+    "build": build,
+    "check": check,
+    "show": show,
+    "undistort": undistort,
+    "layouts": layouts,
+}
+
+
 def main(arguments: Sequence[str]) -> Outcome:
     """Run the verb."""
-    return parse_subcommand({"build": build, "check": check, "show": show}, "manifest", arguments)
+    return parse_subcommand(WORDS, "manifest", arguments)

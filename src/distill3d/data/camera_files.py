@@ -66,9 +66,10 @@ class Trajectory:
         Raises:
             DataError: the moment is outside of the trajectory or in such a hole.
         """
+        exact = nearest_time(self.times, time, 0.0)
+        if exact is not None:
+            return torch.from_numpy(self.world_from_camera[exact])
         after = int(np.searchsorted(self.times, time))
-        if after < len(self.times) and abs(self.times[after] - time) < 1e-6:
-            return torch.from_numpy(self.world_from_camera[after])
         if after in (0, len(self.times)) or self.times[after] - self.times[after - 1] > widest:
             raise DataError(f"The trajectory says nothing about {time:.3f} s: no poses within {widest:g} s around it.")
         pair = self.world_from_camera[after - 1 : after + 1]

@@ -8,6 +8,7 @@ dictionary-encoded, and a column that would hold nothing is left out.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from distill3d.data.refs import Ref
@@ -70,6 +71,17 @@ def without_empty(table: pa.Table) -> pa.Table:
     """Leave out the columns that hold nothing."""
     kept = [name for name in table.column_names if name in REQUIRED or table[name].null_count < len(table)]
     return table.select(kept)
+
+
+def in_order(table: pa.Table, order: np.ndarray) -> pa.Table:
+    """Rows in another order, in one piece, with dictionaries that hold only what occurs, in order of appearance."""
+    taken = table.take(pa.array(order)).combine_chunks()
+    return pa.table(
+        {
+            name: column.cast(pa.string()).dictionary_encode().combine_chunks() if column.type == _WORD else column
+            for name, column in zip(taken.column_names, taken.columns, strict=True)
+        }
+    )
 
 
 def to_rows(records: Sequence[Mapping[str, Any]]) -> list[ManifestRow]:

@@ -1,7 +1,9 @@
 """Reading one photo of any common kind to upright 8-bit RGB."""
 
 import contextlib
+import functools
 import importlib.util
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -44,6 +46,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+_RGB_MODES = frozenset({"RGB", "RGBA", "RGBX", "P"})
 
 
 def photo_size(photo: PathLike | Span, *, upright: bool = True) -> Size:
@@ -68,7 +71,8 @@ def read_photo(
     """Decode a photo to 8-bit RGB, whatever it is stored as.
 
     16 bits are cut to 8, gray is repeated, transparency is laid on white, CMYK and palettes become RGB, and of several
-    pictures the first is taken. Values are passed on as stored: no colour profile is applied.
+    pictures the first is taken. RGB with an embedded colour profile (Display P3 of phones, Adobe RGB) becomes sRGB; a
+    profile that cannot be used is left aside.
 
     Args:
         photo: a file, or a stretch of one.
@@ -90,6 +94,7 @@ def read_photo(
                 box = reduced[1] if reduced else None
             image.load()
             orientation = _orientation(image) if upright else 1  # asked for after loading: TIFFs turn themselves
+            profile = image.info.get("icc_profile") if image.mode in _RGB_MODES else None
             rgb = _to_rgb(image)
     except UNREADABLE as error:
         raise _unreadable(span, error) from error
@@ -97,6 +102,8 @@ def read_photo(
         height, width = (size[1], size[0]) if orientation >= 5 else size
         if (height, width) != (rgb.height, rgb.width) or box is not None:
             rgb = rgb.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+    if profile:
+        rgb = _to_srgb(rgb, profile)
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     return np.array(rgb)
@@ -156,6 +163,25 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         ground = Image.new("RGBA", layered.size, "white")
         return Image.alpha_composite(ground, layered).convert("RGB")
     return image.convert("RGB")
+
+
+@functools.lru_cache(maxsize=8)
+def _srgb_transform(profile: bytes) -> Any:
+    """What turns 8-bit RGB of a profile into sRGB; `None` if it is sRGB already or no profile that can be used."""
+    from PIL import ImageCms
+
+    try:
+        stored = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(stored).casefold():
+            return None
+        return ImageCms.buildTransform(stored, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+    except (*UNREADABLE, ImageCms.PyCMSError):
+        return None
+
+
+def _to_srgb(rgb: Image.Image, profile: bytes) -> Image.Image:
+    transform = _srgb_transform(profile)
+    return rgb if transform is None else transform.apply(rgb)
 
 
 def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:

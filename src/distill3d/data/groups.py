@@ -67,7 +67,7 @@ def load_group(
     Raises:
         DataError: a file is missing, damaged, or of another size than the manifest says; the message names it.
     """
-    rows = [manifest.row(group.scene, frame) for frame in group.frames]
+    rows = manifest.group(group.scene, group.frames)
     if not rows:
         raise DataError(f"The view group of scene {group.scene} has no frames, expected at least one.")
     shared = canvas or canvas_size([(row.height, row.width) for row in rows], fit)

@@ -1,5 +1,9 @@
 """What the data sets share in listing their frames: finding folders, reading headers, passing over what is broken."""
 
+import contextlib
+import itertools
+import os
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -11,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill3d.data.decode import photo_size
+from distill3d.data.decode import UNREADABLE, photo_size
 from distill3d.data.fit import Size
 from distill3d.data.refs import Ref
 from distill3d.data.rows import ManifestRow, Matrix, OnSkip, Skipped, matrix, natural_key
@@ -20,12 +24,17 @@ from distill3d.geometry.cameras import resize_intrinsics
 
 Item = TypeVar("Item")
 
-_BROKEN = (DataError, OSError, ValueError, TypeError, LookupError, ArithmeticError)
+_MOST_FOLDERS = 200
+_MOST_ENTRIES = 100_000
+_BROKEN = (DataError, zipfile.BadZipFile, *UNREADABLE)
 """What a damaged annotation, camera file or header makes readers raise."""
 
 
 def below(root: Path, *patterns: str, depth: int = 3, itself: bool = False) -> list[Path]:
     """What fits one of the patterns in `root` or at the smallest depth of folders below it, in natural order.
+
+    Of a level with more than 200 folders some are looked into first, and all only if one of these has what is looked
+    for: every layout asks this of every path, and a tree may hold a million folders.
 
     Args:
         root: nothing is found where it is no folder.
@@ -38,13 +47,30 @@ def below(root: Path, *patterns: str, depth: int = 3, itself: bool = False) -> l
     if itself:
         split = [pattern.partition("/") for pattern in patterns]
         rests = [rest for first, _, rest in split if fnmatch(root.resolve().name, first)]
-        if found := sorted({path for rest in rests for path in (root.glob(rest) if rest else [root])}, key=natural_key):
-            return found
+        if inner := {path for rest in rests for path in (root.glob(rest) if rest else [root])}:
+            return sorted(inner, key=natural_key)
+    folders = [root]
     for level in range(depth + 1):
-        found = {path for pattern in patterns for path in root.glob("*/" * level + pattern) if path.name[0] != "."}
-        if found:
+        if any(next(_visible(folder.glob(pattern), folder), None) for folder in folders for pattern in patterns):
+            found = {path for pattern in patterns for path in _visible(root.glob("*/" * level + pattern), root)}
             return sorted(found, key=natural_key)
+        folders = _some_folders(folders)
     return []
+
+
+def _visible(paths: Iterable[Path], root: Path) -> Iterator[Path]:
+    return (path for path in paths if not any(name[0] == "." for name in path.relative_to(root).parts))
+
+
+def _some_folders(above: list[Path]) -> list[Path]:
+    """Folders in some folders, at most 200, of each about as many."""
+    each = -(-_MOST_FOLDERS // max(len(above), 1))
+    found: list[Path] = []
+    for folder in above:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            inner = (entry.name for entry in itertools.islice(entries, _MOST_ENTRIES) if entry.is_dir())
+            found += [folder / name for name in itertools.islice((name for name in inner if name[0] != "."), each)]
+    return found[:_MOST_FOLDERS]
 
 
 def inside(path: Path, root: Path) -> str:
@@ -93,9 +119,9 @@ def required(path: Path, what: str) -> Path:
         DataError: it is not; the message says what is missing.
     """
     if not path.is_file():
-        raise DataError(f"There is no {what}: {path} does not exist. Download it, or ask for images only.")
+        raise DataError(f"There is no {what}: {path} does not exist. Download it, or use --mode images_only.")
     if path.stat().st_size == 0:
-        raise DataError(f"The {what} is empty: {path} has 0 bytes. Download it again, or ask for images only.")
+        raise DataError(f"The {what} is empty: {path} has 0 bytes. Download it again, or use --mode images_only.")
     return path
 
 
@@ -128,10 +154,10 @@ def as_matrix(values: Float[Tensor, "size size"] | np.ndarray) -> Matrix:
     Raises:
         DataError: an entry is not finite (lost tracking, as a rule).
     """
-    try:
-        result = matrix(values.tolist(), len(values))
-    except ValueError as error:
-        raise DataError(f"The pose or camera is not known: {error}.") from error
+    numbers = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(numbers).all():
+        raise DataError("The pose or camera is not known: it has entries that are not finite.")
+    result = matrix(numbers, len(values))
     assert result is not None
     return result
 
@@ -154,7 +180,7 @@ def scaled_pinhole(fx: float, fy: float, cx: float, cy: float, official: Size, s
     if not 0.98 < stretch < 1.02:
         raise DataError(
             f"The picture is {size[1]}x{size[0]}, expected {official[1]}x{official[0]} or the same aspect: its camera "
-            "is only known for those. Ask for images only."
+            "is only known for those. Use --mode images_only."
         )
     stated = torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], dtype=torch.float64)
     return as_matrix(resize_intrinsics(stated, official, size))

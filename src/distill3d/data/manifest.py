@@ -154,15 +154,28 @@ def _read_part(job: _Job) -> tuple[pa.Table, list[Skipped]]:
     rows = []
     try:
         for row in datasets.get(dataset).read(part, root, options, skipped.append):
-            problem = find_problem(row, root) if options.verify else None
+            problem = _unspeakable(row)
+            if problem is None and options.verify:
+                problem = find_problem(row, root)
             if problem is None:
                 rows.append(row)
             else:
-                skipped.append(Skipped(row.image.path, problem))
+                skipped.append(Skipped(_spelled(row.image.path), problem))
     except (DataError, OSError) as error:  # one bad part among thousands
         rows = []
         skipped.append(Skipped(part.relative_to(root).as_posix(), str(error)))
     return to_table(_fill_splits(rows, options.test_fraction)), skipped
+
+
+def _unspeakable(row: ManifestRow) -> str | None:
+    """Some file systems allow names that are no text; tables do not."""
+    if _spelled(row.image.path) == row.image.path:
+        return None
+    return f"its name is not valid Unicode: {_spelled(row.image.path)}. Rename it."
+
+
+def _spelled(path: str) -> str:
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _fill_splits(rows: list[ManifestRow], test_fraction: float) -> list[ManifestRow]:

@@ -20,11 +20,10 @@ def scene_table(frames: pa.Table, sources: Mapping[str, tuple[str, str]] | None 
         frames: in the columns of `data.columns`.
         sources: for each scene, what it was read from and its stamp; empty where unknown.
     """
-    scenes = frames["scene"].cast(pa.string()) if len(frames) else pa.chunked_array([], pa.string())
-    names = scenes.to_numpy(zero_copy_only=False)
-    starts = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]])) if len(names) else np.empty(0, np.int64)
-    counts = np.diff([*starts, len(names)])
-    kept = names[starts].tolist()
+    codes, words = encoded(frames["scene"])
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    counts = np.diff(starts, append=len(codes))
+    kept = [words[code] for code in codes[starts].tolist()]
     known = sources or {}
     return pa.table(
         {
@@ -32,7 +31,7 @@ def scene_table(frames: pa.Table, sources: Mapping[str, tuple[str, str]] | None 
             **{name: frames[name].cast(pa.string()).take(pa.array(starts)) for name in ("dataset", "licence", "scale")},
             "first": pa.array(starts, pa.int64()),
             "frames": pa.array(counts, pa.int64()),
-            "splits": pa.array(_splits(frames, starts, counts), pa.list_(pa.string())),
+            "splits": pa.array(_splits(frames, starts), pa.list_(pa.string())),
             "intrinsics": _present(frames, "intrinsics", starts),
             "poses": _present(frames, "world_from_camera", starts),
             "depth": _present(frames, "depth", starts),
@@ -50,6 +49,20 @@ def _present(frames: pa.Table, column: str, starts: np.ndarray) -> pa.Array:
     return pa.array(np.add.reduceat(held.astype(np.int64), starts))
 
 
-def _splits(frames: pa.Table, starts: np.ndarray, counts: np.ndarray) -> list[list[str]]:
-    words = frames["split"].cast(pa.string()).to_numpy(zero_copy_only=False)
-    return [sorted(set(words[start : start + count])) for start, count in zip(starts, counts, strict=True)]
+def _splits(frames: pa.Table, starts: np.ndarray) -> list[list[str]]:
+    """The splits of each scene, in alphabetical order."""
+    codes, words = encoded(frames["split"])
+    held: list[list[str]] = [[] for _ in starts]
+    scene = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(codes)))
+    for both in np.unique(scene * max(len(words), 1) + codes).tolist():
+        held[both // len(words)].append(words[both % len(words)])
+    return [sorted(splits) for splits in held]
+
+
+def encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Codes and words of a dictionary-encoded column."""
+    unified = column.unify_dictionaries()
+    if not unified.num_chunks:
+        return np.empty(0, dtype=np.int64), []
+    codes = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in unified.chunks]
+    return np.concatenate(codes).astype(np.int64), unified.chunk(0).dictionary.to_pylist()

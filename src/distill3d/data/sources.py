@@ -152,7 +152,7 @@ def _nothing_in(path: Path) -> str:
         "expected a folder of photos (JPEG, PNG, WebP, TIFF, HEIC, ...), a folder of scenes or a video (MP4, ...)"
     )
     if path.is_file():
-        return f"{path} is neither a photo nor a video; {expected}. Check the name."
+        return f"{path} is neither a photo nor a video nor a table of frames; {expected}. Check the name."
     kinds = Counter(file.suffix.lower() or "no suffix" for file in visible_files(path))
     if not kinds:
         return f"{path} is empty; {expected}. Check the path."

@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +24,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distill3d.data.columns import REQUIRED, to_rows, to_table, without_empty
+from distill3d.data.columns import REQUIRED, in_order, to_rows, to_table, without_empty
 from distill3d.data.mapped import map_table, write_mapped
 from distill3d.data.rows import ManifestRow, natural_key
-from distill3d.data.scenes import scene_table
+from distill3d.data.scenes import encoded, scene_table
 from distill3d.errors import DataError
 from distill3d.files import PathLike, atomic_writer
 
@@ -64,7 +64,7 @@ class Manifest:
             DataError: two rows are the same frame of the same scene.
         """
         joined = pa.concat_tables(tables, promote_options="default").unify_dictionaries().combine_chunks()
-        codes, names = _encoded(joined["scene"])
+        codes, names = encoded(joined["scene"])
         rank = np.empty(len(names), dtype=np.int64)
         rank[sorted(range(len(names)), key=lambda code: natural_key(names[code]))] = np.arange(len(names))
         frames = joined["frame"].to_numpy()
@@ -77,7 +77,7 @@ class Manifest:
                 f"Frame {numbers[twice[0]]} of scene {names[scenes[twice[0]]]} is listed twice ({first} and {second}); "
                 "expected each once."
             )
-        return cls(without_empty(joined.take(pa.array(order))), Path(root))
+        return cls(in_order(without_empty(joined), order), Path(root))
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -112,15 +112,27 @@ class Manifest:
         Raises:
             DataError: there is no such scene or frame.
         """
+        return self.group(scene, [frame])[0]
+
+    def group(self, scene: str, frames: Sequence[int]) -> list[ManifestRow]:
+        """Some frames of a scene, in the given order.
+
+        Raises:
+            DataError: there is no such scene or frame.
+        """
         first, numbers = self._frames(scene)
-        place = int(np.searchsorted(numbers, frame))
-        if place == len(numbers) or numbers[place] != frame:
-            raise DataError(
-                f"Scene {scene} has no frame {frame}; it has {len(numbers)} between {numbers[0]} and {numbers[-1]}. "
-                "The manifest may be another than the one the frame was chosen from."
-            )
-        batch = bisect.bisect_right(self._starts, first + place) - 1
-        return to_rows(self._batches[batch].slice(first + place - self._starts[batch], 1).to_pylist())[0]
+        places = np.searchsorted(numbers, frames)
+        for place, frame in zip(places.tolist(), frames, strict=True):
+            if place == len(numbers) or numbers[place] != frame:
+                raise DataError(
+                    f"Scene {scene} has no frame {frame}; it has {len(numbers)} from {numbers[0]} to {numbers[-1]}. "
+                    "The manifest may be another than the one the frame was chosen from."
+                )
+        batch = bisect.bisect_right(self._starts, first) - 1
+        start, held = self._starts[batch], self._batches[batch]
+        if first + len(numbers) > start + len(held):  # the scene goes on in the next batch
+            held, start = self.table.slice(first, len(numbers)).combine_chunks().to_batches()[0], first
+        return to_rows(held.take(pa.array(places + (first - start))).to_pylist())
 
     def rows(self, scene: str | None = None) -> Iterator[ManifestRow]:
         """All frames, scene by scene; or those of one scene.
@@ -137,7 +149,7 @@ class Manifest:
 
     def splits(self) -> dict[str, int]:
         """Number of frames in each split."""
-        codes, words = _encoded(self.table["split"])
+        codes, words = encoded(self.table["split"])
         counts = np.bincount(codes, minlength=len(words)).tolist()
         return {word: count for word, count in sorted(zip(words, counts, strict=True)) if count}
 
@@ -195,6 +207,10 @@ class Manifest:
         return self.scene_table["first"].to_numpy(), self.scene_table["frames"].to_numpy()
 
     @cached_property
+    def _frame_column(self) -> pa.ChunkedArray:
+        return self.table["frame"]
+
+    @cached_property
     def _batches(self) -> list[pa.RecordBatch]:
         return list(self.table.to_batches())
 
@@ -210,7 +226,7 @@ class Manifest:
             known = ", ".join(list(self._places)[:5]) + (", ..." if len(self._places) > 5 else "")
             raise DataError(f"There is no scene {scene!r} in the manifest, which has {len(self._places)}: {known}.")
         first, count = int(self._spans[0][place]), int(self._spans[1][place])
-        return first, self.table["frame"].slice(first, count).to_numpy()
+        return first, self._frame_column.slice(first, count).to_numpy()
 
     def _count(self, column: str) -> int:
         return len(self) - self.table[column].null_count if column in self.table.column_names else 0
@@ -278,16 +294,8 @@ def _scenes_of(path: Path, digest: str) -> pa.Table | None:
     return scenes if header.get("digest") == digest else None
 
 
-def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    """Codes and words of a dictionary-encoded column."""
-    unified = column.unify_dictionaries().combine_chunks()
-    if isinstance(unified, pa.ChunkedArray):  # a column without rows
-        return np.empty(0, dtype=np.int64), []
-    return unified.indices.to_numpy(zero_copy_only=False), unified.dictionary.to_pylist()
-
-
 def _words(column: pa.ChunkedArray) -> list[str]:
-    codes, words = _encoded(column)
+    codes, words = encoded(column)
     return sorted({words[code] for code in np.unique(codes).tolist()} - {""})
 
 

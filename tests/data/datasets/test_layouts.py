@@ -1,5 +1,6 @@
 """Every loader gives back the geometry of the one scene that its data set's layout was written from."""
 
+import contextlib
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -8,10 +9,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from distill3d.data import datasets
+from distill3d.data import check, datasets
 from distill3d.data.datasets import ScanOptions
-from distill3d.data.frames import read_depth, read_picture, read_sky
+from distill3d.data.fit import ImageFit
+from distill3d.data.frames import read_depth, read_mask, read_picture, read_sky
+from distill3d.data.groups import load_group
+from distill3d.data.manifest import build_manifest
 from distill3d.data.rows import Skipped
+from distill3d.data.sampling import ViewGroup
+from distill3d.data.sources import find_source
 from distill3d.errors import DataError
 from tests.fixtures.layouts import LAYOUTS, TrueScene, write_layout
 
@@ -66,6 +72,7 @@ def check_scene(name, scene: TrueScene, rows, root):
     for index, row in enumerate(rows):
         assert row.dataset == DATASET.get(name, name)
         assert row.is_metric == scene.is_metric
+        assert row.licence
         check_picture(scene, index, row, root)
         check_camera(scene, index, row)
         check_depth(scene, index, row, root)
@@ -146,6 +153,58 @@ def test_images_only_needs_the_pictures_alone(layout, tmp_path):
         assert {scene: [row.image for row in rows] for scene, rows in bare.items()} == {
             scene: [row.image for row in rows] for scene, rows in found.items()
         }
+
+
+def test_the_kind_of_a_path_is_found_out(layout):
+    name, expected = layout
+    assert find_source(expected.root).dataset == DATASET.get(name, name)
+
+
+def test_a_group_of_views_is_loaded_from_a_built_manifest(layout):
+    _, expected = layout
+    manifest, skipped = build_manifest(expected.root)
+    assert len(skipped) == expected.num_broken
+    assert len(manifest) == sum(len(scene.images) for scene in expected.scenes)
+    for scene in expected.scenes:
+        frames = manifest.frames(scene.name)[:2] if len(scene.images) else ()
+        if frames and scene.distortion is None:
+            views = load_group(manifest, ViewGroup(scene.name, frames), ImageFit())
+            assert (views.depth is None) == (scene.depth is None)
+            assert (views.intrinsics is None) == (scene.intrinsics is None)
+            assert (views.world_from_camera is None) == (scene.world_from_camera is None)
+
+
+def test_depth_of_neighbouring_views_agrees(layout):
+    _, expected = layout
+    manifest, _ = build_manifest(expected.root)
+    for scene in expected.scenes:
+        posed = all(known is not None for known in (scene.depth, scene.world_from_camera, scene.intrinsics))
+        if posed and scene.distortion is None and len(scene.images) > 2:
+            checked = check.check_scene(manifest, scene.name)
+            assert checked.mistake is None
+            assert checked.share > 0.98
+
+
+def test_whatever_happens_to_a_file_is_told_in_words(layout):
+    """One file of each kind is emptied, cut short or scrambled: what can still be read is, nothing else is raised."""
+    name, expected = layout
+    kinds = {}
+    for path in sorted(path for path in expected.root.rglob("*") if path.is_file()):
+        kinds.setdefault((path.parent.name[:4], path.suffix), path)
+    generator = np.random.default_rng(len(name))
+    for turn, path in enumerate(kinds.values()):
+        whole = path.read_bytes()
+        noise = generator.integers(0, 256, len(whole), dtype=np.uint8).tobytes()
+        broken = (whole[: len(whole) // 2], b"", noise, whole[: len(whole) // 3] + noise[len(whole) // 3 :])[turn % 4]
+        path.write_bytes(broken)
+        try:
+            for rows in scan(name, expected.root, "full")[0].values():
+                for row in rows:
+                    for reader in (read_picture, read_depth, read_mask, read_sky):
+                        with contextlib.suppress(DataError):
+                            reader(row, expected.root)
+        finally:
+            path.write_bytes(whole)
 
 
 @pytest.mark.parametrize("name", sorted({DATASET.get(name, name) for name in LAYOUTS}))

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill3d.data.frames import read_depth
+from distill3d.data.manifest import build_manifest
 from distill3d.data.sources import find_source
 from distill3d.errors import DataError
 from tests.data.pictures import save_picture
@@ -87,6 +88,13 @@ def test_a_table_that_nobody_can_read_says_why(tmp_path, text, words):
     (tmp_path / "frames.csv").write_text(text)
     with pytest.raises(DataError, match=words):
         list(find_source(tmp_path).scan())
+
+
+def test_a_manifest_is_no_table_to_make_one_from(tmp_path):
+    save_picture(tmp_path / "p/a.png")
+    path = build_manifest(tmp_path / "p")[0].save(tmp_path / "m.parquet")
+    with pytest.raises(DataError, match="neither a photo nor a video nor a table of frames"):
+        find_source(path)
 
 
 def test_lines_that_contradict_themselves_are_skipped_with_a_reason(tmp_path):

@@ -10,6 +10,8 @@ the file; it must neither hang nor ask for more memory than the file's own heade
 """
 
 import importlib
+import tokenize
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -22,6 +24,8 @@ from distill3d.errors import DataError
 Family = Literal["IMAGE_CODECS", "DEPTH_CODECS", "MASK_CODECS"]
 
 _MODULES = ("images", "png", "containers", "raw", "masks", "special")
+_DAMAGED = (zipfile.BadZipFile, tokenize.TokenError)
+"""What the readers of NumPy's formats raise besides."""
 MAX_PIXELS = 200_000_000
 """A header that promises more is taken for damage."""
 
@@ -42,7 +46,7 @@ def decode(family: Family, spelled: str, span: Span) -> Any:
         return function(span, **options)
     except DataError:
         raise
-    except UNREADABLE as error:
+    except (*UNREADABLE, *_DAMAGED) as error:
         if isinstance(error, ImportError):
             raise
         reason = str(error) if span.path.exists() else "there is no such file"

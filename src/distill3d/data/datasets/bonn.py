@@ -23,6 +23,7 @@ from distill3d.errors import DataError
 
 _WITHIN_S = 0.02
 _STAMPED = "[0-9]*.[0-9]*.png"
+_LICENCE = "Bonn: not verified; TUM: CC BY 4.0"
 
 
 def find(root: Path) -> Sequence[Path]:
@@ -40,7 +41,13 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
 
     def row(item: tuple[int, tuple[float, Path]]) -> ManifestRow:
         frame, (time, photo) = item
-        common: dict[str, Any] = {"dataset": "bonn", "scene": scene, "frame": frame, "timestamp": time}
+        common: dict[str, Any] = {
+            "dataset": "bonn",
+            "scene": scene,
+            "frame": frame,
+            "timestamp": time,
+            "licence": _LICENCE,
+        }
         if trajectory is None:
             return photo_row(photo, root, **common)
         place = nearest_time(depth_times, time, _WITHIN_S)
@@ -82,6 +89,6 @@ DATASET = DatasetSpec(
     role="evaluation",
     url="https://www.ipb.uni-bonn.de/data/rgbd-dynamic-dataset/ and https://cvg.cit.tum.de/data/datasets/rgbd-dataset",
     size="not verified",
-    licence="Bonn: not verified; TUM: CC BY 4.0",
+    licence=_LICENCE,
     sharing="TUM: yes, with attribution; Bonn: not verified",
 )

@@ -19,6 +19,7 @@ from distill3d.data.walk import scene_name
 
 _METRES = 0.001
 _RIM = 10
+_LICENCE = "free for research (not verified)"
 
 
 def find(root: Path) -> Sequence[Path]:
@@ -32,7 +33,7 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
 
     def row(photo: Path) -> ManifestRow:
         if options.mode == "images_only":
-            return photo_row(photo, root, dataset="dtu", scene=scene, frame=int(photo.stem))
+            return photo_row(photo, root, dataset="dtu", scene=scene, frame=int(photo.stem), licence=_LICENCE)
         size = photo_size(photo, upright=False)
         camera = required(part / f"cams/{photo.stem}_cam.txt", "camera")
         world_from_camera, intrinsics = read_mvsnet_camera(camera)
@@ -51,6 +52,7 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
             depth=_depth(part, photo.stem, root),
             depth_mask=Ref(inside(mask, root), trusted) if mask.is_file() else None,
             scale="metric",
+            licence=_LICENCE,
         )
 
     photos = sorted(part.glob("images/[0-9]*.jpg"), key=natural_key)
@@ -71,6 +73,6 @@ DATASET = DatasetSpec(
     role="evaluation",
     url="https://roboimagedata.compute.dtu.dk/?page_id=36 (images and cameras; depth and masks: Spann3R's bundle)",
     size="not verified",
-    licence="free for research (not verified)",
+    licence=_LICENCE,
     sharing="not verified",
 )

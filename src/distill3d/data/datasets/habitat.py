@@ -6,6 +6,7 @@ Habitat_*_scenes_{train,val}.txt                                   lines of <pla
 Cameras are OpenCV's with integer pixel centres, the world is Habitat's (y up), depth is planar half floats in metres.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,11 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill3d.data.datasets import DatasetSpec, ScanOptions
-from distill3d.data.listing import as_matrix, below, each_frame, inside, photo_row, required
+from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
+from distill3d.data.listing import as_matrix, below, each_frame, inside, photo_row, read_part, required
 from distill3d.data.refs import Ref
 from distill3d.data.rows import ManifestRow, OnSkip, natural_key
-from distill3d.errors import DataError
 from distill3d.files import read_json
 from distill3d.geometry.poses import pose_from_rt
 
@@ -69,14 +69,17 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
 
 def _splits(root: Path) -> dict[str, str]:
     """Split of each scene that a list in the root names."""
-    found = {}
-    for split in ("train", "val"):
-        for listed in root.glob(f"Habitat_*_scenes_{split}.txt"):
-            try:
-                lines = listed.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise DataError(f"{listed} cannot be read: {error}. Remove it or copy it again.") from error
-            found |= {line.strip(): split for line in lines if line.strip()}
+    listed = [(path, split) for split in ("train", "val") for path in root.glob(f"Habitat_*_scenes_{split}.txt")]
+    return _read_splits(tuple((path, split, path.stat().st_mtime_ns) for path, split in listed))
+
+
+@functools.lru_cache(maxsize=1)
+def _read_splits(lists: tuple[tuple[Path, str, int], ...]) -> dict[str, str]:
+    """From files, splits and times of change: kept, because a list has up to a million lines and each folder asks."""
+    found: dict[str, str] = {}
+    for path, split, _ in lists:
+        lines = read_part("list of scenes", path, lambda file: file.read_text(encoding="utf-8")).splitlines()
+        found |= {line.strip(): split for line in lines if line.strip()}
     return found
 
 
@@ -85,6 +88,7 @@ DATASET = DatasetSpec(
     read=read,
     title="Habitat renders",
     role="training",
+    count=lambda parts: counted(len(parts), "folder"),
     url="https://github.com/naver/dust3r/tree/main/datasets_preprocess/habitat (poses; the renders are made by users)",
     size="about 2 TB for a million keys of five views (an estimate)",
     licence=_LICENCE,

@@ -20,6 +20,7 @@ from distill3d.data.rows import ManifestRow, OnSkip, natural_key
 from distill3d.errors import DataError
 
 _STEP_M = 50 / 65535
+_LICENCE = "CC BY-NC-SA 4.0 (not verified)"
 
 
 def find(root: Path) -> Sequence[Path]:
@@ -31,15 +32,22 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
     """Each photo is a scene of its own."""
 
     def row(photo: Path) -> ManifestRow:
-        common: dict[str, Any] = {"dataset": "ibims1", "scene": photo.stem, "frame": 0, "ordered": False, "split": "test"}
+        common: dict[str, Any] = {
+            "scene": photo.stem,
+            "frame": 0,
+            "ordered": False,
+            "split": "test",
+            "licence": _LICENCE,
+        }
         if options.mode == "images_only":
-            return photo_row(photo, root, **common)
+            return photo_row(photo, root, dataset="ibims1", **common)
         depth = required(part / "depth" / photo.name, "depth map")
         masks = [required(part / kind / photo.name, "mask") for kind in ("mask_invalid", "mask_transp")]
         both = codec("all-masks", beside=f"../mask_transp/{photo.name}")
         return photo_row(
             photo,
             root,
+            dataset="ibims1",
             intrinsics=as_matrix(_read_camera(required(part / f"calib/{photo.stem}.txt", "camera"))),
             depth=Ref(inside(depth, root), codec("png16", scale=_STEP_M, invalid=65535)),
             depth_mask=Ref(inside(masks[0], root), both),
@@ -66,6 +74,6 @@ DATASET = DatasetSpec(
     role="evaluation",
     url="https://www.asg.ed.tum.de/lmf/ibims1/",
     size="not verified",
-    licence="CC BY-NC-SA 4.0 (not verified)",
+    licence=_LICENCE,
     sharing="non-commercially, under the same licence (not verified)",
 )

@@ -16,13 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill3d.data.datasets import DatasetSpec, ScanOptions
+from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
 from distill3d.data.listing import as_matrix, below, each_frame, inside, photo_row, read_part, required
 from distill3d.data.refs import Ref, codec
 from distill3d.data.rows import ManifestRow, OnSkip, natural_key
 from distill3d.errors import DataError
 
 _CAMERA = "image_02"
+_LICENCE = "CC BY-NC-SA 3.0"
 
 
 def find(root: Path) -> Sequence[Path]:
@@ -37,11 +38,17 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
     camera = read_part("calibration", part.parent / "calib_cam_to_cam.txt", _read_projection) if full else None
 
     def row(photo: Path) -> ManifestRow:
-        common: dict[str, Any] = {"dataset": "kitti", "scene": part.name, "frame": int(photo.stem), "split": split}
+        common: dict[str, Any] = {
+            "dataset": "kitti",
+            "scene": part.name,
+            "frame": int(photo.stem),
+            "split": split,
+            "licence": _LICENCE,
+        }
         if camera is None:
             return photo_row(photo, root, **common)
         if depths is None:
-            raise DataError(f"There is no annotated depth of {part.name} below {root}. Ask for images only.")
+            raise DataError(f"There is no annotated depth of {part.name} below {root}. Use --mode images_only.")
         depth = Ref(inside(required(depths / photo.name, "depth map"), root), codec("png16", scale=1 / 256))
         return photo_row(photo, root, intrinsics=as_matrix(camera), depth=depth, scale="metric", **common)
 
@@ -74,8 +81,9 @@ DATASET = DatasetSpec(
     read=read,
     title="KITTI depth",
     role="evaluation",
+    count=lambda parts: counted(len(parts), "drive"),
     url="https://www.cvlibs.net/datasets/kitti/eval_depth.php?benchmark=depth_prediction",
     size="not verified",
-    licence="CC BY-NC-SA 3.0",
+    licence=_LICENCE,
     sharing="non-commercially, under the same licence",
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from distill3d.data.datasets import DatasetSpec, ScanOptions
+from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
 from distill3d.data.decode import photo_size
 from distill3d.data.listing import as_matrix, each_frame, inside, photo_row, read_part, required
 from distill3d.data.refs import Ref, codec
@@ -23,6 +23,7 @@ from distill3d.geometry.conventions import intrinsics_from_normalised
 
 _INDEX = ".index.txt"
 _WITHOUT_UNIT = {"gso", "spring", "sintel"}
+_LICENCE = "that of each set in it"
 
 
 def find(root: Path) -> Sequence[Path]:
@@ -39,9 +40,15 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
 
     def row(name: str) -> ManifestRow:
         photo = required(part / name / "image.jpg", "picture")
-        common: dict[str, Any] = {"dataset": "moge", "scene": f"{prefix}/{name}", "frame": 0, "ordered": False, "split": "test"}
+        common: dict[str, Any] = {
+            "scene": f"{prefix}/{name}",
+            "frame": 0,
+            "ordered": False,
+            "split": "test",
+            "licence": _LICENCE,
+        }
         if options.mode == "images_only":
-            return photo_row(photo, root, **common)
+            return photo_row(photo, root, dataset="moge", **common)
         size = photo_size(photo, upright=False)
         meta = read_json(required(part / name / "meta.json", "camera"))
         normalised = torch.tensor(meta["intrinsics"], dtype=torch.float64)
@@ -49,6 +56,7 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
         return photo_row(
             photo,
             root,
+            dataset="moge",
             size=size,
             intrinsics=as_matrix(intrinsics_from_normalised(normalised, size)),
             depth=Ref(depth, "log-png"),
@@ -66,8 +74,9 @@ DATASET = DatasetSpec(
     read=read,
     title="the evaluation bundle of MoGe",
     role="evaluation",
+    count=lambda parts: counted(len(parts), "set"),
     url="https://github.com/microsoft/MoGe",
     size="not verified",
-    licence="that of each set in it",
+    licence=_LICENCE,
     sharing="as each set in it says",
 )

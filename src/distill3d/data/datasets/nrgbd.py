@@ -32,6 +32,7 @@ from distill3d.geometry.conventions import opencv_pose
 
 _FOCAL = 554.2562584220408
 _SIZE = (480, 640)
+_LICENCE = "unclear (not verified)"
 
 
 def find(root: Path) -> Sequence[Path]:
@@ -48,7 +49,7 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
     def row(photo: Path) -> ManifestRow:
         number = int(photo.stem.removeprefix("img"))
         if poses is None:
-            return photo_row(photo, root, dataset="nrgbd", scene=scene, frame=number)
+            return photo_row(photo, root, dataset="nrgbd", scene=scene, frame=number, licence=_LICENCE)
         if number >= len(poses):
             raise DataError(f"{photo} has no pose: poses.txt ends after {len(poses)} frames.")
         size = photo_size(photo, upright=False)
@@ -64,6 +65,7 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
             world_from_camera=as_matrix(opencv_pose(torch.from_numpy(poses[number]), "opengl")),
             depth=Ref(inside(depth, root), codec("png16", scale=0.001)),
             scale="metric",
+            licence=_LICENCE,
         )
 
     photos = sorted(part.glob("images/img[0-9]*.png"), key=natural_key)
@@ -77,6 +79,6 @@ DATASET = DatasetSpec(
     role="evaluation",
     url="https://github.com/dazinovic/neural-rgbd-surface-reconstruction",
     size="not verified",
-    licence="unclear (not verified)",
+    licence=_LICENCE,
     sharing="unclear: do not pass anything on",
 )

@@ -19,6 +19,7 @@ from distill3d.errors import DataError
 
 _FILE = "nyu_depth_v2_labeled.mat"
 _SIZE = (480, 640)
+_LICENCE = "none stated; research use (not verified)"
 
 
 def find(root: Path) -> Sequence[Path]:
@@ -48,6 +49,7 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
             depth=Ref(inside(part, root), depth) if full else None,
             split=splits.get(index, ""),
             scale="metric" if full else "",
+            licence=_LICENCE,
         )
 
 
@@ -74,6 +76,6 @@ DATASET = DatasetSpec(
     role="evaluation",
     url="https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html",
     size="2.8 GB",
-    licence="none stated; research use (not verified)",
+    licence=_LICENCE,
     sharing="not verified",
 )

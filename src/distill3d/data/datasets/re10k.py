@@ -22,6 +22,8 @@ from distill3d.errors import DataError
 from distill3d.geometry.conventions import intrinsics_from_normalised
 from distill3d.geometry.poses import invert_pose, pose_from_rt
 
+_LICENCE = "camera files CC BY 4.0 (not verified); frames: third-party video"
+
 
 def find(root: Path) -> Sequence[Path]:
     """The text files of clips."""
@@ -43,9 +45,15 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
         frame, numbers = item
         stamp = int(numbers[0])
         photo = _photo(folder, frame, stamp)
-        common: dict[str, Any] = {"dataset": "re10k", "scene": part.stem, "frame": frame, "timestamp": stamp / 1e6, "split": split}
+        common: dict[str, Any] = {
+            "scene": part.stem,
+            "frame": frame,
+            "timestamp": stamp / 1e6,
+            "split": split,
+            "licence": _LICENCE,
+        }
         if options.mode == "images_only":
-            return photo_row(photo, root, **common)
+            return photo_row(photo, root, dataset="re10k", **common)
         size = photo_size(photo, upright=False)
         fx, fy, cx, cy = numbers[1:5].tolist()
         normalised = torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], dtype=torch.float64)
@@ -54,6 +62,7 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
         return photo_row(
             photo,
             root,
+            dataset="re10k",
             size=size,
             intrinsics=as_matrix(intrinsics_from_normalised(normalised, size)),
             world_from_camera=as_matrix(pose),
@@ -94,6 +103,6 @@ DATASET = DatasetSpec(
     role="evaluation",
     url="https://google.github.io/realestate10k/",
     size="camera files: not verified; the frames have to be cut from video",
-    licence="camera files CC BY 4.0 (not verified); frames: third-party video",
+    licence=_LICENCE,
     sharing="cameras with attribution; frames no",
 )

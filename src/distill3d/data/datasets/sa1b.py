@@ -9,16 +9,19 @@ no camera and no depth: the teacher (MoGe) supplies them.
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distill3d.data.datasets import DatasetSpec, ScanOptions
+from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
 from distill3d.data.decode import photo_size
+from distill3d.data.fit import Size
 from distill3d.data.listing import below, each_frame, inside
 from distill3d.data.refs import Ref
 from distill3d.data.rows import ManifestRow, OnSkip, Skipped
+from distill3d.errors import DataError
 
 _NAME = re.compile(r"(?:\./)?sa_(\d+)\.jpe?g")
+_HEADER = 1 << 16
 _LICENCE = "SA-1B Dataset Research License"
 
 
@@ -46,8 +49,7 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
 
     def row(member: _Member) -> ManifestRow:
         image = Ref(inside(part, root), "image", member.offset, member.length)
-        # Nothing is known that speaks of stored pixels, so a photo is turned upright.
-        height, width = photo_size(image.within(root), upright=True)
+        height, width = _size(image, root)
         return ManifestRow(
             dataset="sa1b",
             scene=part.stem,
@@ -61,6 +63,14 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
 
     members.sort(key=lambda member: member.number)
     yield from each_frame(members, row, lambda member: f"{inside(part, root)}:sa_{member.number}.jpg", on_skip)
+
+
+def _size(image: Ref, root: Path) -> Size:
+    """(height, width), upright, from the first bytes of the photo alone where they suffice."""
+    try:
+        return photo_size(replace(image, length=min(_HEADER, image.length or _HEADER)).within(root), upright=True)
+    except DataError:
+        return photo_size(image.within(root), upright=True)
 
 
 def _photos(shard: Path) -> Iterator[_Member]:
@@ -79,6 +89,7 @@ DATASET = DatasetSpec(
     read=read,
     title="SA-1B",
     role="training",
+    count=lambda parts: counted(len(parts), "shard"),
     modes=("images_only",),
     url="https://ai.meta.com/datasets/segment-anything-downloads/",
     size="11 TB: 1000 shards of 10 GB; 18 of them (180 GB) hold as many photos as Fin3R looks at",

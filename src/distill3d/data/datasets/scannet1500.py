@@ -27,6 +27,7 @@ from distill3d.data.rows import ManifestRow, OnSkip, natural_key
 from distill3d.errors import DataError
 
 _SIZE = (480, 640)
+_LICENCE = "ScanNet terms of use"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,13 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
     camera = _camera(part, root) if options.mode == "full" else None
 
     def row(photo: Path) -> ManifestRow:
-        common: dict[str, Any] = {"dataset": "scannet1500", "scene": scene, "frame": int(photo.stem), "split": "test"}
+        common: dict[str, Any] = {
+            "dataset": "scannet1500",
+            "scene": scene,
+            "frame": int(photo.stem),
+            "split": "test",
+            "licence": _LICENCE,
+        }
         if camera is None:
             return photo_row(photo, root, **common)
         height, width = size = photo_size(photo, upright=False)
@@ -110,6 +117,6 @@ DATASET = DatasetSpec(
     role="evaluation",
     url="https://github.com/zju3dv/LoFTR (pairs and cameras); images of ScanNet: http://www.scan-net.org",
     size="not verified",
-    licence="ScanNet terms of use",
+    licence=_LICENCE,
     sharing="no redistribution of images; the lists of pairs and cameras are public",
 )

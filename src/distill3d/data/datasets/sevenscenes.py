@@ -40,7 +40,8 @@ def find(root: Path) -> Sequence[Path]:
 
 def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Iterator[ManifestRow]:
     """The frames of one sequence, numbered as their files."""
-    common: dict[str, Any] = {"scene": scene_name(part.relative_to(root), root), "split": _split(part), "licence": _LICENCE}
+    scene = scene_name(part.relative_to(root), root)
+    common: dict[str, Any] = {"scene": scene, "split": _split(part), "licence": _LICENCE}
 
     def row(photo: Path) -> ManifestRow:
         stem = photo.name.removesuffix(".color.png")

@@ -25,6 +25,7 @@ from distill3d.geometry.poses import invert_pose, pose_from_rt
 
 _TAG = 202021.25
 _CAM_BYTES = 4 + 8 * (9 + 12)
+_LICENCE = "free for research; the film is CC BY 3.0 (not verified)"
 
 
 def find(root: Path) -> Sequence[Path]:
@@ -40,7 +41,12 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
     training, scene = part.parents[1], part.name
 
     def row(photo: Path) -> ManifestRow:
-        common: dict[str, Any] = {"dataset": "sintel", "scene": scene, "frame": int(photo.stem.removeprefix("frame_"))}
+        common: dict[str, Any] = {
+            "dataset": "sintel",
+            "scene": scene,
+            "frame": int(photo.stem.removeprefix("frame_")),
+            "licence": _LICENCE,
+        }
         if options.mode == "images_only":
             return photo_row(photo, root, **common)
         depth = required(training / "depth" / scene / f"{photo.stem}.dpt", "depth map")
@@ -80,6 +86,6 @@ DATASET = DatasetSpec(
     role="evaluation",
     url="http://sintel.is.tue.mpg.de/depth",
     size="not verified (pictures, and MPI-Sintel-depth-training-20150305.zip)",
-    licence="free for research; the film is CC BY 3.0 (not verified)",
+    licence=_LICENCE,
     sharing="not verified",
 )

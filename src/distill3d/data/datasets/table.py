@@ -25,6 +25,7 @@ from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
 from distill3d.data.listing import each_frame, inside, photo_row, required
 from distill3d.data.refs import Ref, codec
 from distill3d.data.rows import ManifestRow, Matrix, OnSkip, matrix
+from distill3d.data.table import METADATA_KEY
 from distill3d.data.walk import scene_name
 from distill3d.errors import DataError
 
@@ -39,8 +40,18 @@ _ALLOWED = {"depth_kind": ("", "z", "distance"), "scale": ("", "metric", "sfm", 
 def find(root: Path) -> Sequence[Path]:
     """The table itself, or the first of the usual names in a folder."""
     if root.is_file():
-        return [root] if root.suffix.lower() in _SUFFIXES else []
+        return [root] if root.suffix.lower() in _SUFFIXES and not _is_manifest(root) else []
     return [root / name for name in NAMES if (root / name).is_file()][:1]
+
+
+def _is_manifest(path: Path) -> bool:
+    """A manifest is made from photos, and no list that another one is made from."""
+    if path.suffix.lower() != ".parquet":
+        return False
+    try:
+        return METADATA_KEY in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Iterator[ManifestRow]:

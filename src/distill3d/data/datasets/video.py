@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
+from distill3d.data.keyframes import sharpest_frames
 from distill3d.data.refs import Ref
 from distill3d.data.rows import ManifestRow, OnSkip, Skipped
 from distill3d.data.video import VIDEO_SUFFIXES, choose_frames, video_info
@@ -34,7 +35,8 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
     except DataError as error:
         on_skip(Skipped(inside, str(error)))
         return
-    for index in choose_frames(info, rate=options.rate, max_frames=options.max_frames, at_least=options.at_least):
+    chosen = choose_frames(info, rate=options.rate, max_frames=options.max_frames, at_least=options.at_least)
+    for index in sharpest_frames(info, chosen, at_least=options.at_least) if options.sharpest else chosen:
         yield ManifestRow(
             dataset="video",
             scene=inside,
