@@ -98,7 +98,7 @@ def build(
         mask_threshold: leave out pixels of a confidence below this (above 1).
         codec: compact keeps points within a bound, exact keeps float16 bit for bit.
         bound: for compact: greatest error of a point relative to its distance; 2^-11 (0.05 %) if None.
-        images: how photos are stored at training size: png without loss, jpeg in about a fifth of the bytes.
+        images: how photos are stored at training size: png without loss, jpeg in about a third of the bytes.
         jpeg_quality: 1 to 100.
         batch: groups of one size that pass through the teacher at once.
         device: where the teacher computes; with ray every worker has one GPU of its own unless this is cpu.
