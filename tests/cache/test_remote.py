@@ -68,6 +68,16 @@ def test_what_was_read_is_not_fetched_again_and_the_copy_stays_bounded(bucket, t
         reader.load("scene/3")
     system.pipe_file(f"{url}/shard-00000.tar", (folder / "shard-00000.tar").read_bytes())
 
+    # A shard that grows after its end was copied is read on.
+    reader.load("scene/3")
+    end = CacheReader(folder).entry("scene/3").end
+    write(folder, [7], codec="exact", resume=True)
+    for path in folder.iterdir():
+        system.pipe_file(f"{url}/{path.name}", path.read_bytes())
+    grown = CacheReader(url, local_copy=copy, storage_options=options)
+    assert grown.entry("scene/7").end > end
+    assert_equal_records(grown.load("scene/7").prediction, CacheReader(folder).load("scene/7").prediction)
+
     small = LocalCopy(folder=tmp_path / "small", max_bytes=6 * 2048)
     reader = CacheReader(url, local_copy=small, storage_options=options)
     for key in (*reader.keys(), *reader.keys()):

@@ -30,21 +30,25 @@ _HUFFMAN = zstandard.ZstdCompressionParameters(
 
 
 def pack_plane(plane: Plane) -> tuple[Predictor, bytes]:
-    """The predictor that leaves least (judged by a band of rows), and the packed differences.
-
-    A difference becomes a number without sign (0, -1, 1, -2, ... as 0, 1, 2, 3, ...). Its packed form is a 32-bit
-    length and so many bytes of zstd with one byte a pixel, 255 for all numbers from there on; then zstd of those
-    numbers less 255, 32 bits each, first all lowest bytes and so on; nothing where there are none.
-    """
+    """The predictor that leaves least (judged by a band of rows), and the packed differences."""
     predictor = _best_predictor(plane)
-    rest = predict(plane, predictor).reshape(-1)
+    return predictor, pack_differences(predict(plane, predictor))
+
+
+def pack_differences(rest: Plane) -> bytes:
+    """Differences as numbers without sign (0, -1, 1, -2, ... as 0, 1, 2, 3, ...), most of them a byte.
+
+    A 32-bit length and so many bytes of zstd with one byte a pixel, 255 for all numbers from there on; then zstd of
+    those numbers less 255, 32 bits each, first all lowest bytes and so on; nothing where there are none.
+    """
+    rest = rest.reshape(-1)
     folded = ((rest << 1) ^ (rest >> (8 * rest.itemsize - 1))).view(f"u{rest.itemsize}")
     low = zstandard.ZstdCompressor(compression_params=_HUFFMAN).compress(
         np.minimum(folded, BIG).astype(np.uint8).tobytes()
     )
     big = folded[folded >= BIG].astype(np.uint32) - np.uint32(BIG)
     high = zstandard.ZstdCompressor().compress(big.astype("<u4").view(np.uint8).reshape(-1, 4).T.tobytes())
-    return predictor, b"".join([_LENGTH.pack(len(low)), low, high if big.size else b""])
+    return b"".join([_LENGTH.pack(len(low)), low, high if big.size else b""])
 
 
 def unpack_plane(data: bytes, predictor: str, shape: tuple[int, int], bits: int) -> Plane:

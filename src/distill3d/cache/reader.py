@@ -17,7 +17,7 @@ from distill3d.cache.blob import Array
 from distill3d.cache.codec import get_codec
 from distill3d.cache.index import SampleEntry, read_committed
 from distill3d.cache.record import join_sample, unpack_image
-from distill3d.cache.remote import LocalCopy, RemoteShards, is_url
+from distill3d.cache.remote import LocalCopy, RemoteShards, as_url, is_url
 from distill3d.cache.shards import LocalShards, Shards
 from distill3d.cache.similarity import ROTATION, SCALE, TRANSLATION
 from distill3d.errors import CacheError
@@ -194,7 +194,7 @@ class CacheReader:
         sizes = sorted(set(zip(*(self._index.column(name).tolist() for name in ("height", "width")), strict=True)))
         total = self._index.num_bytes
         return {
-            "path": str(self.path),
+            "path": as_url(self.path) if is_url(self.path) else str(self.path),
             "format": self.header.format,
             "codec": self.header.codec,
             "codec_settings": dict(self.header.codec_settings),

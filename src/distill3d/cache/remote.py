@@ -107,26 +107,30 @@ class RemoteShards:
         Raises:
             CacheError: the shard cannot be reached.
         """
-        first, last = offset // BLOCK_BYTES, (offset + max(size, 1) - 1) // BLOCK_BYTES
-        data = b"".join(self._block(shard, number) for number in range(first, last + 1))
-        start = offset - first * BLOCK_BYTES
-        return data[start : start + size]
+        parts: list[bytes] = []
+        end = offset + size
+        for number in range(offset // BLOCK_BYTES, -(-end // BLOCK_BYTES)):
+            begin = number * BLOCK_BYTES
+            data = self._block(shard, number)
+            if len(data) < min(end - begin, BLOCK_BYTES):  # the copy may be of a shard that has grown since
+                data = self._block(shard, number, fresh=True)
+            parts.append(data[max(0, offset - begin) : end - begin])
+        return b"".join(parts)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_system": None, "_process": -1}
 
-    def _block(self, shard: int, number: int) -> bytes:
+    def _block(self, shard: int, number: int, *, fresh: bool = False) -> bytes:
         name = layout.shard_name(shard)
         path = self._blocks / f"{name}.{number:06d}"
-        with contextlib.suppress(OSError):
-            data = path.read_bytes()
-            os.utime(path)  # used just now
-            return data
+        if not fresh:
+            with contextlib.suppress(OSError):
+                data = path.read_bytes()
+                os.utime(path)  # used just now
+                return data
         start = number * BLOCK_BYTES
         with _errors_of(f"{self.url}/{name}"):
             data = self._connect().cat_file(f"{self.url}/{name}", start=start, end=start + BLOCK_BYTES)
-        if len(data) < BLOCK_BYTES:
-            return bytes(data)  # the end of a shard that may still grow
         self._make_room(len(data))
         atomic_write_bytes(path, data)
         return bytes(data)
