@@ -49,7 +49,7 @@ from distill3d.teachers.run.pipeline import pipelined
 from distill3d.types import Prediction, Views
 
 VIEWS, PHOTO, FIT = 8, (720, 1280), ImageFit(long_side=518)
-REPEATS = 5
+REPEATS = 3
 
 
 def main() -> None:

@@ -98,6 +98,19 @@ def uniform(manifest: Manifest, size: int, options: PolicyOptions) -> list[ViewG
     return sampling.draw(groups, options.count, options.seed)
 
 
+def single(manifest: Manifest, size: int, options: PolicyOptions) -> list[ViewGroup]:
+    """Every frame alone, for teachers that see one view at a time; `size` is not looked at.
+
+    Raises:
+        DataError: there are no frames.
+    """
+    scenes = manifest.scenes(options.split)
+    groups = [ViewGroup(scene, (frame,)) for scene in scenes for frame in manifest.frames(scene, options.split)]
+    if not groups:
+        raise DataError(f"There are no frames in the split {options.split!r} (splits: {manifest.splits()}).")
+    return sampling.draw(groups, options.count, options.seed)
+
+
 def random_windows(manifest: Manifest, size: int, options: PolicyOptions) -> list[ViewGroup]:
     """Windows at random places with a random stride from 1 to `stride`, one of each scene in turn.
 
@@ -226,6 +239,7 @@ POLICIES: dict[str, Callable[[Manifest, int, PolicyOptions], list[ViewGroup]]] =
     ),
     "dynamic": dynamic,
     "uniform": uniform,
+    "single": single,
     "random-windows": random_windows,
     "covisible": covisible,
     "adaptive": adaptive,

@@ -9,6 +9,7 @@ from distill3d.cache import CacheReader, CacheWriter
 from distill3d.data.fit import ImageFit
 from distill3d.data.groups import load_group
 from distill3d.data.manifest import build_manifest
+from distill3d.data.policies import PolicyOptions, choose_groups
 from distill3d.data.sampling import ViewGroup, contiguous
 from distill3d.errors import CacheError, ConfigError, DataError
 from distill3d.teachers.mask import ConfidenceMask
@@ -191,6 +192,28 @@ def test_the_mask_reaches_the_cache_and_its_header(tmp_path, manifest):
     for sample in reader:
         assert abs(sample.valid.float().mean() - 0.6) < 0.05
         assert sample.prediction.depth.isfinite().all()
+
+
+def test_a_monocular_teacher_labels_every_frame_alone(tmp_path, manifest):
+    class Monocular(Fake):
+        def predict(self, views):
+            depth = super().predict(views).depth
+            normal = torch.tensor([0.0, 0.6, -0.8]).expand(*depth.shape, 3)
+            return Prediction(depth=depth, normal=normal, metric_scale=torch.full(depth.shape[:2], 2.0))
+
+    groups = choose_groups(manifest, "single", 8, PolicyOptions(split="train"))
+    assert len(groups) == len(manifest)
+    run_teacher(Monocular(), manifest, groups, tmp_path / "c", fit=FIT, codec="compact", batch_size=4)
+    reader = CacheReader(tmp_path / "c")
+    assert len(reader) == len(manifest)
+    for sample in reader:
+        assert sample.views.images.shape[1] == 1
+        assert sample.prediction.pointmap_world is None
+        expected = 1 + sample.views.images.mean(dim=2)
+        assert torch.allclose(sample.prediction.depth, expected, rtol=2**-11)
+        assert (sample.prediction.normal[..., 2] + 0.8).abs().max() < 0.01
+    with pytest.raises(DataError, match="no frames in the split 'holiday'"):
+        choose_groups(manifest, "single", 1, PolicyOptions(split="holiday"))
 
 
 def test_a_full_cache_folder_stays_locked_while_it_is_written(tmp_path, manifest):

@@ -23,6 +23,7 @@ Policy = Literal[
     "random",
     "dynamic",
     "uniform",
+    "single",
     "random-windows",
     "covisible",
     "adaptive",
@@ -83,8 +84,8 @@ def build(
         work: for colmap: where models that are made are kept, for the next run and for other programs.
         policy: how views are grouped. contiguous: windows of neighbours; strided: of every so many frames; adaptive:
             with the stride at which neighbours overlap by so much; dynamic: with one that fits the frame rate;
-            covisible: sets of frames that overlap; nearby: of cameras that stand and look alike; random,
-            random-windows, uniform: as they say; explicit: from a file.
+            covisible: sets of frames that overlap; nearby: of cameras that stand and look alike; single: every frame
+            alone, for monocular teachers; random, random-windows, uniform: as they say; explicit: from a file.
         views: views in a group.
         groups: how many groups; all there are, or 200 where a policy could go on for ever.
         stride: for strided; the largest one for random-windows.
@@ -98,7 +99,7 @@ def build(
         mask_threshold: leave out pixels of a confidence below this (above 1).
         codec: compact keeps points within a bound, exact keeps float16 bit for bit.
         bound: for compact: greatest error of a point relative to its distance; 2^-11 (0.05 %) if None.
-        images: how photos are stored at training size: png without loss, jpeg in about a fifth of the bytes.
+        images: how photos are stored at training size: png without loss, jpeg in about a third of the bytes.
         jpeg_quality: 1 to 100.
         batch: groups of one size that pass through the teacher at once.
         device: where the teacher computes: auto, cpu, cuda, ...; with ray every worker has one GPU of its own unless
