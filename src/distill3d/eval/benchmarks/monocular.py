@@ -167,8 +167,7 @@ def score(prediction: Prediction, scene: Scene, sample: Sample, mode: Mode) -> S
 def _claims(prediction: Prediction, size: tuple[int, int]) -> MonocularPrediction:
     """What the prediction says, at the size of the truth (bilinear)."""
     whole = finished(prediction)
-    said = prediction if prediction.pointmap_camera is not None else whole
-    depth, points = depth_maps(said, size, "bilinear"), local_maps(said, size, "bilinear")
+    depth, points = depth_maps(prediction, size, "bilinear"), local_maps(prediction, size, "bilinear")
     focal = None
     if whole.intrinsics is not None:
         shown = next(m for m in (whole.pointmap_camera, whole.pointmap_world, whole.depth) if m is not None)

@@ -21,7 +21,7 @@ from distill3d.errors import DataError
 from distill3d.eval.benchmark import Benchmark, Mode, Sample, SampleScores, Scene
 from distill3d.eval.benchmarks._poses import predicted_poses
 from distill3d.eval.benchmarks._sequences import needs, sequences
-from distill3d.eval.frames import depth_maps, finished, load_views
+from distill3d.eval.frames import depth_maps, load_views
 from distill3d.eval.metrics.depth import DepthAlignment, depth_scores
 from distill3d.eval.metrics.trajectory import trajectory_scores
 from distill3d.eval.scores import Column
@@ -119,8 +119,6 @@ def _depth(name: str, chosen: VideoSet, alignment: str) -> Benchmark:
         assert scene.views.depth is not None
         truth = scene.views.depth[0].double().numpy()
         predicted = depth_maps(prediction, (truth.shape[1], truth.shape[2]), "bicubic")
-        if predicted is None:
-            predicted = depth_maps(finished(prediction), (truth.shape[1], truth.shape[2]), "bicubic")
         if predicted is None:
             return SampleScores(values=dict.fromkeys(DEPTH_COLUMNS, math.nan), weight=0.0)
         scores = depth_scores(
