@@ -47,7 +47,9 @@ def benchmark(**changes):
         "load": load,
         "score": score,
         "pooled": lambda lists: {"pooled": float(lists["list"].max())},
-        "published": (Published(method="Them & co", values={"error": 0.1}, source="their Table 1"),),
+        "published": (
+            Published(method="Them & co", values={"error": 0.1}, source="their Table 1", groups={"y": {"error": 0.2}}),
+        ),
     }
     return Benchmark(**{**settings, **changes})
 
@@ -195,6 +197,7 @@ def test_tables_show_published_rows_beside_ours(tmp_path):
     result = run(tmp_path)
     table = markdown(result, benchmark())
     assert "| *Them & co, published* | 0.100 | - | - |" in table
+    assert "| y: *Them & co, published* | 0.200 | - | - |" in table
     assert "Protocol toy.v1, 4 samples" in table
     assert "1 samples were not scored (photo 3 is damaged)" in table
     tex = latex(result, benchmark())

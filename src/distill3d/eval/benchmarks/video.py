@@ -46,7 +46,7 @@ PATH_COLUMNS: Mapping[str, Column] = {
     "ate": Column(label="ATE", unit="", better="lower", digits=4),
     "rpe_translation": Column(label="RPE translation", unit="", better="lower", digits=4),
     "rpe_rotation_deg": Column(label="RPE rotation", unit="°", better="lower", digits=3),
-    "failed": Column(label="failed", unit="sequences", better="lower", digits=0),
+    "failed": Column(label="failed", unit="share", better="lower", digits=2),
 }
 ALIGNMENTS: Mapping[str, tuple[DepthAlignment, DepthAlignment]] = {
     "median": ("median", "median"),
