@@ -47,7 +47,9 @@ def benchmark(**changes):
         "load": load,
         "score": score,
         "pooled": lambda lists: {"pooled": float(lists["list"].max())},
-        "published": (Published(method="Them & co", values={"error": 0.1}, source="their Table 1"),),
+        "published": (
+            Published(method="Them & co", values={"error": 0.1}, source="their Table 1", groups={"y": {"error": 0.2}}),
+        ),
     }
     return Benchmark(**{**settings, **changes})
 
@@ -156,6 +158,22 @@ def test_another_model_in_the_same_folder_gets_a_row_of_its_own(tmp_path):
         run(tmp_path, {"third": Method(predict=look)}, protocol="toy.v2")
 
 
+def test_a_quick_look_scores_some_pixels_and_has_another_name(tmp_path):
+    depth = torch.ones(1, 2, 20, 30)
+    depth[:, 0] = 0
+
+    def shown(sample, root, mode):
+        return Scene(views=Views(images=torch.zeros(1, 2, 3, 20, 30), depth=depth))
+
+    plan = Plan(benchmark=benchmark(load=shown), root=None, folder=tmp_path, max_points=50)
+    assert plan.protocol() == "toy.v1+points50"
+    thinned = plan.load(plan.samples()[0]).views.depth
+    assert int((thinned > 0).sum()) == 50
+    assert int((thinned[:, 0] > 0).sum()) == 0
+    whole = Plan(benchmark=benchmark(load=shown), root=None, folder=tmp_path)
+    assert torch.equal(whole.load(whole.samples()[0]).views.depth, depth)
+
+
 def test_views_are_shown_one_by_one_where_the_protocol_says_so(tmp_path):
     asked = []
 
@@ -179,6 +197,7 @@ def test_tables_show_published_rows_beside_ours(tmp_path):
     result = run(tmp_path)
     table = markdown(result, benchmark())
     assert "| *Them & co, published* | 0.100 | - | - |" in table
+    assert "| y: *Them & co, published* | 0.200 | - | - |" in table
     assert "Protocol toy.v1, 4 samples" in table
     assert "1 samples were not scored (photo 3 is damaged)" in table
     tex = latex(result, benchmark())

@@ -31,6 +31,7 @@ def evaluate_benchmark(
     compat: bool,
     metric: bool,
     limit: int | None,
+    max_points: int | None,
     weights: str | None,
     variant: str | None,
     long_side: int | None,
@@ -42,8 +43,9 @@ def evaluate_benchmark(
 
     if name == "list":
         return _list()
-    if limit is not None and limit < 1:
-        raise ConfigError(f"--limit is {limit}, expected 1 or more.")
+    for option, value in (("--limit", limit), ("--max-points", max_points)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{option} is {value}, expected 1 or more.")
     if name in (EFFICIENCY, FEATURE_NORM):
         from distill3d.cli.measures import measure
 
@@ -82,6 +84,7 @@ def evaluate_benchmark(
         long_side=side,
         multiple=network.patch_size,
         limit=limit,
+        max_points=max_points,
     )
     methods = {network.label: _method(network, metric)}
     if name == "synthetic":

@@ -29,6 +29,7 @@ def evaluate(
     compat: bool = False,
     metric: bool = False,
     limit: int | None = None,
+    max_points: int | None = None,
     weights: str | None = None,
     variant: str | None = None,
     teacher: tuple[str, ...] = (),
@@ -65,6 +66,8 @@ def evaluate(
         compat: repeat what the benchmark's reference program does where it differs from what its protocol means.
         metric: the model's lengths are metres (for the metric disciplines of monocular).
         limit: at most so many samples of the benchmark; the results say so.
+        max_points: for quick looks at a benchmark: known pixels of a sample that are scored, at most; the protocol's id
+            says so.
         weights: where --model is an architecture: its weights, a file, run folder or hub id.
         variant: of the architecture, for official weights.
         teacher: teachers to score on the same groups: place, ground-truth, a weight file or run folder, a model.
@@ -102,6 +105,7 @@ def evaluate(
             compat=compat,
             metric=metric,
             limit=limit,
+            max_points=max_points,
             weights=weights,
             variant=variant,
             long_side=long_side,

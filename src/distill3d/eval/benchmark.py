@@ -71,6 +71,8 @@ class Published:
     values: Mapping[str, float]
     source: str
     """Table and paper, and what is known to differ from this protocol."""
+    groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Group -> the paper's values for it alone, where it gives them."""
 
 
 Pooled = Callable[[Mapping[str, np.ndarray]], Mapping[str, float]]

@@ -68,15 +68,17 @@ def finished(prediction: Prediction) -> Prediction:
 
 
 def depth_maps(prediction: Prediction, size: Size, how: Resize) -> Float[np.ndarray, "views height width"] | None:
-    """z-depth of every view at (height, width), float64: the local map's, else the depth head's."""
-    local = prediction.pointmap_camera
-    depth = local[..., 2] if local is not None else prediction.depth
-    return None if depth is None else resize_maps(depth[0][..., None], size, how)[..., 0].double().numpy()
+    """z-depth of every view at (height, width), float64: the local map's, the depth head's, else what follows."""
+    if prediction.pointmap_camera is None and prediction.depth is not None:
+        return resize_maps(prediction.depth[0][..., None], size, how)[..., 0].double().numpy()
+    local = local_maps(prediction, size, how)
+    return None if local is None else np.asarray(local[..., 2])
 
 
 def local_maps(prediction: Prediction, size: Size, how: Resize) -> Float[np.ndarray, "views height width 3"] | None:
-    """Points of every view in its own camera, float64."""
+    """Points of every view in its own camera, float64: the network's, else what follows from the rest."""
     local = prediction.pointmap_camera
+    local = finished(prediction).pointmap_camera if local is None else local
     return None if local is None else resize_maps(local[0], size, how).double().numpy()
 
 

@@ -249,6 +249,10 @@ def _group_table(name: str, method: MethodResult, benchmark: Benchmark, shown: l
     lines.append("|---|" + "---:|" * len(shown))
     for group, values in method.groups.items():
         lines.append(f"| {group} | " + " | ".join(_cells(values, benchmark, shown)) + " |")
+        for row in benchmark.published:
+            if group in row.groups:
+                cells = " | ".join(_cells(row.groups[group], benchmark, shown))
+                lines.append(f"| {group}: *{row.method}, published* | {cells} |")
     return lines
 
 

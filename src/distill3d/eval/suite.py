@@ -50,6 +50,8 @@ class Plan:
     multiple: int = 14
     limit: int | None = None
     """At most so many samples; told in the results."""
+    max_points: int | None = None
+    """For quick looks: at most so many known pixels of a sample, evenly chosen, are scored; part of the protocol id."""
 
     def samples(self) -> list[Sample]:
         """The samples, in a fixed order.
@@ -67,10 +69,27 @@ class Plan:
         listed = [[sample.key, [[row.scene, row.frame] for row in sample.rows], sample.notes] for sample in samples]
         return {
             "benchmark": self.benchmark.name,
-            "protocol": self.benchmark.identity(self.mode),
+            "protocol": self.protocol(),
             "samples_sha256": hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest(),
             "num_samples": len(samples),
         }
+
+    def protocol(self) -> str:
+        """Id with everything that changes what the numbers mean."""
+        return self.benchmark.identity(self.mode) + ("" if self.max_points is None else f"+points{self.max_points}")
+
+    def load(self, sample: Sample) -> Scene:
+        """A scene, thinned out if that was asked for."""
+        scene = self.benchmark.load(sample, self.root, self.mode)
+        depth = scene.views.depth
+        if self.max_points is None or depth is None:
+            return scene
+        known = torch.nonzero(torch.isfinite(depth.flatten()) & (depth.flatten() > 0))[:, 0]
+        places = torch.linspace(0, max(len(known) - 1, 0), min(self.max_points, len(known)), dtype=torch.float64)
+        kept = torch.zeros_like(depth.flatten())
+        chosen = known[places.round().long()]
+        kept[chosen] = depth.flatten()[chosen]
+        return replace(scene, views=replace(scene.views, depth=kept.view(depth.shape)))
 
     def of_method(self, method: Method) -> dict[str, Any]:
         """A method's own settings, with the size at which photos are shown to it."""
@@ -119,7 +138,7 @@ def run_benchmark(plan: Plan, methods: Mapping[str, Method]) -> BenchmarkResult 
     groups = {sample.key: sample.group for sample in samples}
     result = BenchmarkResult(
         benchmark=plan.benchmark.name,
-        protocol=plan.benchmark.identity(plan.mode),
+        protocol=plan.protocol(),
         settings={
             **settings,
             "dataset": plan.benchmark.dataset or "made here",
@@ -172,7 +191,7 @@ def _visit(
             if not keep and all(_path(folder, sample).exists() for folder in folders.values()):
                 continue
             try:
-                scene = plan.benchmark.load(sample, plan.root, plan.mode)
+                scene = plan.load(sample)
             except (DataError, GeometryError) as error:
                 logger.warning("sample %s is skipped: %s", sample.key, error)
                 for folder in folders.values():

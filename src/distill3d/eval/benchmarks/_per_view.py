@@ -16,7 +16,7 @@ import torch
 from distill3d.data.rows import ManifestRow
 from distill3d.eval.benchmark import Benchmark, Mode, Published, Sample, SampleScores, Scene
 from distill3d.eval.benchmarks._sequences import listed, needs, one_per_scene, sequences
-from distill3d.eval.frames import finished, load_views, local_maps
+from distill3d.eval.frames import load_views, local_maps
 from distill3d.eval.inputs import resize_like_pi3
 from distill3d.eval.metrics.points import cloud_scores, fit_similarity
 from distill3d.eval.scores import Column, mean_of
@@ -73,8 +73,6 @@ def score(prediction: Prediction, scene: Scene, scale_unit: float = 1.0) -> Samp
     valid = (torch.isfinite(views.depth[0]) & (views.depth[0] > 1e-4)).numpy()
     truth = unproject_depth(torch.nan_to_num(views.depth[0]).double(), views.intrinsics[0].double()).numpy()
     local = local_maps(prediction, (truth.shape[1], truth.shape[2]), "bilinear")
-    if local is None:
-        local = local_maps(finished(prediction), (truth.shape[1], truth.shape[2]), "bilinear")
     if local is None:
         return SampleScores(values=dict.fromkeys(COLUMNS, math.nan))
     scales, accuracy, completeness = [], [], []

@@ -158,7 +158,7 @@ def fast3r(
         truth, valid = truth_points(scene.views, unit)
         size = (truth.shape[1], truth.shape[2])
         world = world_maps(prediction, size, "bilinear")
-        local = local_maps(prediction, size, "bilinear")
+        local = None if prediction.pointmap_camera is None else local_maps(prediction, size, "bilinear")
         if world is None:
             world = world_maps(finished(prediction), size, "bilinear")
         if world is None or not valid.any():

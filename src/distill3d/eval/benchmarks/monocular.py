@@ -74,19 +74,26 @@ COLUMNS: Mapping[str, Column] = {
     },
 }
 _FIN3R = "Fin3R, Table 1 (mean of 7 sets); its setting is not exactly MoGe's"
-PUBLISHED = tuple(
-    Published(
-        method=method,
-        values={"depth_scale_invariant.rel": relative, "depth_scale_invariant.delta1": near},
-        source=_FIN3R,
-    )
-    for method, relative, near in (
-        ("DUSt3R", 7.03, 92.3),
-        ("DUSt3R + Fin3R", 5.58, 94.8),
-        ("VGGT", 5.77, 94.0),
-        ("VGGT + Fin3R", 4.29, 96.7),
-        ("MoGe", 4.14, 96.9),
-    )
+_FIN3R_METRIC = "Fin3R, metric depth of MASt3R, mean over its sets"
+_RELATIVE, _NEAR = "depth_scale_invariant.rel", "depth_scale_invariant.delta1"
+PUBLISHED = (
+    *(
+        Published(
+            method=method,
+            values={_RELATIVE: relative, _NEAR: near},
+            source=_FIN3R,
+            groups={name: {_RELATIVE: value} for name, value in zip(("nyuv2", "kitti", "eth3d"), sets, strict=True)},
+        )
+        for method, sets, relative, near in (
+            ("DUSt3R", (3.83, 7.64, 5.35), 7.03, 92.3),
+            ("DUSt3R + Fin3R", (3.68, 6.02, 4.41), 5.58, 94.8),
+            ("VGGT", (3.14, 5.83, 3.64), 5.77, 94.0),
+            ("VGGT + Fin3R", (3.10, 4.59, 3.07), 4.29, 96.7),
+            ("MoGe", (3.02, 4.39, 2.96), 4.14, 96.9),
+        )
+    ),
+    Published(method="MASt3R", values={"depth_metric.rel": 49.62}, source=_FIN3R_METRIC),
+    Published(method="MASt3R + Fin3R", values={"depth_metric.rel": 27.60}, source=_FIN3R_METRIC),
 )
 
 
@@ -167,8 +174,7 @@ def score(prediction: Prediction, scene: Scene, sample: Sample, mode: Mode) -> S
 def _claims(prediction: Prediction, size: tuple[int, int]) -> MonocularPrediction:
     """What the prediction says, at the size of the truth (bilinear)."""
     whole = finished(prediction)
-    said = prediction if prediction.pointmap_camera is not None else whole
-    depth, points = depth_maps(said, size, "bilinear"), local_maps(said, size, "bilinear")
+    depth, points = depth_maps(prediction, size, "bilinear"), local_maps(prediction, size, "bilinear")
     focal = None
     if whole.intrinsics is not None:
         shown = next(m for m in (whole.pointmap_camera, whole.pointmap_world, whole.depth) if m is not None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from distill3d.eval.benchmark import Benchmark, Mode, Sample, SampleScores, Scene
 from distill3d.eval.benchmarks._sequences import needs, sequences
 from distill3d.eval.benchmarks.video import DEPTH_COLUMNS, SETS
-from distill3d.eval.frames import depth_maps, finished, load_views
+from distill3d.eval.frames import depth_maps, load_views
 from distill3d.eval.metrics.depth import depth_scores
 from distill3d.types import Prediction
 
@@ -40,7 +40,6 @@ def _benchmark(name: str, max_depth: float | None, clip: float | None) -> Benchm
         truth = scene.views.depth[0].double().numpy()
         size = (truth.shape[1], truth.shape[2])
         depth = depth_maps(prediction, size, "bicubic")
-        depth = depth_maps(finished(prediction), size, "bicubic") if depth is None else depth
         if depth is None:
             return SampleScores(values=dict.fromkeys(DEPTH_COLUMNS, math.nan), weight=0.0)
         scores = depth_scores(depth, truth, align="median", max_depth=max_depth, clip=clip)

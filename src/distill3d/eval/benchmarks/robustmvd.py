@@ -74,13 +74,11 @@ def score_key(prediction: Prediction, scene: Scene, align: KeyAlignment) -> Samp
     """Score the first view's depth."""
     assert scene.views.depth is not None
     truth = scene.views.depth[0, 0].double().numpy()
-    whole = prediction if prediction.pointmap_camera is not None else finished(prediction)
-    source = whole.pointmap_camera if whole.pointmap_camera is not None else whole.depth
-    if source is None:
+    source = prediction.pointmap_camera if prediction.pointmap_camera is not None else prediction.depth
+    source = finished(prediction).depth if source is None else source
+    maps = None if source is None else depth_maps(prediction, (source.shape[2], source.shape[3]), "nearest")
+    if maps is None:
         return SampleScores(values=dict.fromkeys(COLUMNS, float("nan")))
-    own = (source.shape[2], source.shape[3])
-    maps = depth_maps(whole, own, "nearest")
-    assert maps is not None
     scores = key_view_scores(maps[0], truth, align)
     values = {"absrel": scores.absrel, "inliers103": scores.inliers103}
     confidence = confidence_maps(prediction, (truth.shape[0], truth.shape[1]))

@@ -3,7 +3,7 @@
 Pictures at 640 x 480, cut around the principal point, then 512 x 384 (518 x 392 for patches of 14). The error of a pair
 is the larger of the angle between the rotations and the angle between the translations; a failure is infinite. Two
 variants: `scannet1500` keeps the sign of the translation (Reloc3r, Fin3R), `scannet1500-superglue` does not (SuperGlue,
-LoFTR). The truth is `rel_pose` of the list.
+LoFTR), and each compares the relative pose in its own direction. The truth is `rel_pose` of the list.
 """
 
 from collections.abc import Mapping, Sequence
@@ -82,8 +82,9 @@ def _score(prediction: Prediction, sample: Sample, variant: TranslationVariant) 
         return SampleScores(values={}, lists={"rotation_deg": failures(1), "translation_deg": failures(1)})
     view1_from_view0 = np.array(sample.notes["view1_from_view0"])
     true = np.stack([np.eye(4), torch.linalg.inv(torch.from_numpy(view1_from_view0)).numpy()])
-    # The relative pose that is compared is the list's own, view1_from_view0.
-    turned, moved = pair_errors(ours, true, [(1, 0)], translation=variant)
+    # Reloc3r compares view0_from_view1, SuperGlue the list's own view1_from_view0: another vector, hence another angle.
+    pair = (0, 1) if variant == "signed" else (1, 0)
+    turned, moved = pair_errors(ours, true, [pair], translation=variant)
     return SampleScores(
         values={}, lists={"rotation_deg": tuple(turned.tolist()), "translation_deg": tuple(moved.tolist())}
     )

@@ -107,7 +107,7 @@ def score(prediction: Prediction, scene: Scene, sample: Sample, mode: Mode) -> S
     whole = finished(prediction)
     values = dict.fromkeys(("depth_rel", "depth_delta1", "boundary_f1", "fov_deg", "scale", "ause"), math.nan)
     lists: dict[str, tuple[float, ...]] = {}
-    depth = depth_maps(prediction if prediction.pointmap_camera is not None else whole, size, "nearest")
+    depth = depth_maps(prediction, size, "nearest")
     if depth is not None:
         scores, curves = _score_depth(depth, truth, confidence_maps(prediction, size))
         values |= scores

@@ -21,7 +21,7 @@ from distill3d.errors import DataError
 from distill3d.eval.benchmark import Benchmark, Mode, Sample, SampleScores, Scene
 from distill3d.eval.benchmarks._poses import predicted_poses
 from distill3d.eval.benchmarks._sequences import needs, sequences
-from distill3d.eval.frames import depth_maps, finished, load_views
+from distill3d.eval.frames import depth_maps, load_views
 from distill3d.eval.metrics.depth import DepthAlignment, depth_scores
 from distill3d.eval.metrics.trajectory import trajectory_scores
 from distill3d.eval.scores import Column
@@ -46,7 +46,7 @@ PATH_COLUMNS: Mapping[str, Column] = {
     "ate": Column(label="ATE", unit="", better="lower", digits=4),
     "rpe_translation": Column(label="RPE translation", unit="", better="lower", digits=4),
     "rpe_rotation_deg": Column(label="RPE rotation", unit="°", better="lower", digits=3),
-    "failed": Column(label="failed", unit="sequences", better="lower", digits=0),
+    "failed": Column(label="failed", unit="share", better="lower", digits=2),
 }
 ALIGNMENTS: Mapping[str, tuple[DepthAlignment, DepthAlignment]] = {
     "median": ("median", "median"),
@@ -119,8 +119,6 @@ def _depth(name: str, chosen: VideoSet, alignment: str) -> Benchmark:
         assert scene.views.depth is not None
         truth = scene.views.depth[0].double().numpy()
         predicted = depth_maps(prediction, (truth.shape[1], truth.shape[2]), "bicubic")
-        if predicted is None:
-            predicted = depth_maps(finished(prediction), (truth.shape[1], truth.shape[2]), "bicubic")
         if predicted is None:
             return SampleScores(values=dict.fromkeys(DEPTH_COLUMNS, math.nan), weight=0.0)
         scores = depth_scores(
