@@ -116,6 +116,8 @@ def main() -> None:
                     run_row(name, row, seed, arguments.steps, caches, str(weights), arguments.out)
                     for seed in arguments.seeds
                 ]
+                if name == next(iter(GROUPS[group])):
+                    print(line("frozen base", [of_base(runs[0])]))
                 print(line(name, runs), flush=True)
                 store(arguments.out, name, runs)
 
@@ -151,8 +153,13 @@ def run_row(
         finetune(config, sources, folder, resume=folder if folder.is_dir() else None)
     records = [record for record in read_metrics(folder) if record["kind"] == "train"]
     scores: dict[str, float] = dict(read_json(folder / "summary.json")["validation"])
-    scores["feature_cosine"] = [record["feature_cosine"] for record in records if "feature_cosine" in record][-1]
+    scores["feature_cosine"] = next(r["feature_cosine"] for r in reversed(records) if "feature_cosine" in r)
     return scores
+
+
+def of_base(scores: Mapping[str, float]) -> dict[str, float]:
+    """What a run tells of its frozen base."""
+    return {name.removesuffix("_base"): value for name, value in scores.items() if name.endswith("_base")}
 
 
 def header() -> str:
@@ -165,7 +172,8 @@ def line(name: str, runs: list[dict[str, float]]) -> str:
     for column in (*COLUMNS, "feature_cosine"):
         values = [run[column] for run in runs if column in run]
         spread = (max(values) - min(values)) / 2 if len(values) > 1 else 0.0
-        cells.append(f"{mean(values):.4g} ±{spread:.2g}" if values else "-")
+        shown = f"{mean(values):.4g} ±{spread:.2g}" if len(values) > 1 else f"{values[0]:.4g}" if values else "-"
+        cells.append(shown)
     return f"| {name} | " + " | ".join(cells) + " |"
 
 

@@ -12,7 +12,7 @@ from tests.cli.calls import call
 
 SMALL = (
     *("--base", "vggt", "--variant", "tiny", "--long-side", 28, "--batch", 2, "--teacher", "place", "--device", "cpu"),
-    *("--epochs", "none", "--steps", 3, "--no-tensorboard", "--validation.held-out", 0.3),
+    *("--steps", 3, "--no-tensorboard", "--validation.held-out", 0.3),
 )
 
 
@@ -29,7 +29,9 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("finetune")
-    done = call("finetune", "fin3r", "--photos", photos, "--photo-cache", out / "cache", "--out", out / "run", *SMALL)
+    done = call(
+        "finetune", "fin3r", "--photos", photos, "--photo-cache", out / "cache", "--out", out / "run", *SMALL, "--json"
+    )
     assert done.code == 0, done.err
     return out / "run", done
 
@@ -46,7 +48,9 @@ def test_photos_a_teacher_and_a_network_give_an_adapter_and_a_page(run):
 
 def test_a_finished_run_goes_on_to_nothing_and_reports_again(run, photos, tmp_path):
     folder, _ = run
-    again = call("finetune", "fin3r", "--photo-cache", folder.parent / "cache", "--out", folder, "--resume", *SMALL)
+    again = call(
+        "finetune", "fin3r", "--photo-cache", folder.parent / "cache", "--out", folder, "--resume", *SMALL, "--json"
+    )
     assert again.code == 0, again.err
     assert again.data["steps_now"] == 0
     page = call("report", folder, "--out", tmp_path / "page.html")
@@ -55,7 +59,7 @@ def test_a_finished_run_goes_on_to_nothing_and_reports_again(run, photos, tmp_pa
 
 def test_an_adapter_is_checked_merged_and_exported(run, tmp_path):
     folder, _ = run
-    checked = call("weights", "check", folder)
+    checked = call("weights", "check", folder, "--json")
     assert checked.code == 0, checked.err
     assert (checked.data["model"], checked.data["rule"], checked.data["layers"]) == ("vggt", "frobenius", 3)
     for to in ("ours", "official"):
@@ -75,7 +79,7 @@ def test_official_weights_become_ours_and_back(tmp_path):
     spec = models.get("dust3r")
     official = checkpoints.to_official(spec.build(spec.variants["tiny"]), spec, aliases=False)
     save_file({name: value.contiguous() for name, value in official.items()}, tmp_path / "theirs.safetensors")
-    converted = call("weights", "convert", tmp_path / "theirs.safetensors", "--model", "dust3r",
+    converted = call("weights", "convert", tmp_path / "theirs.safetensors", "--model", "dust3r", "--variant", "tiny",
                      "--out", tmp_path / "ours.safetensors")  # fmt: skip
     assert converted.code == 0, converted.err
     back = call("weights", "convert", tmp_path / "ours.safetensors", "--to", "official",
@@ -84,7 +88,7 @@ def test_official_weights_become_ours_and_back(tmp_path):
     found = load_file(tmp_path / "back.safetensors")
     assert found.keys() == official.keys()
     assert all(torch.equal(found[name], value) for name, value in official.items())
-    checked = call("weights", "check", tmp_path / "theirs.safetensors", "--model", "dust3r")
+    checked = call("weights", "check", tmp_path / "theirs.safetensors", "--model", "dust3r", "--json")
     assert checked.data["variant"] == "tiny"
 
 
@@ -94,7 +98,9 @@ def test_a_released_adapter_becomes_ours_and_cannot_be_merged(tmp_path):
     tensors |= {f"{name}.lora_B.default.weight": torch.randn(192, 8) for name in names}
     torch.save({**tensors, "stray": torch.zeros(1)}, tmp_path / "vggt_lora.pth")
     out = tmp_path / "ours.safetensors"
-    done = call("weights", "convert", tmp_path / "vggt_lora.pth", "--model", "vggt", "--variant", "tiny", "--out", out)
+    done = call(
+        "weights", "convert", tmp_path / "vggt_lora.pth", "--model", "vggt", "--variant", "tiny", "--out", out, "--json"
+    )
     assert done.code == 0, done.err
     assert done.data["unexpected"] == ["stray"]
     merged = call("weights", "merge", out, "--out", tmp_path / "merged.safetensors")

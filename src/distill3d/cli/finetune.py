@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +39,9 @@ class FinetuneArguments:
 def _parse(recipe: str, arguments: Sequence[str]) -> FinetuneArguments:
     """The arguments after a recipe's name; its settings are the defaults."""
     settings = get_recipe(recipe)
+    said = {word.split("=")[0] for word in arguments}
+    if "--steps" in said and "--epochs" not in said:
+        settings = replace(settings, epochs=None)  # who counts steps does not count epochs
 
     def read(
         out: Path,

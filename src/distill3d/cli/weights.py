@@ -142,13 +142,9 @@ def check(source: Annotated[Path, tyro.conf.Positional], model: str | None = Non
         network, info_ = checkpoints.load_with_info(source)
         data = {"kind": "weights", "model": info_.model, "licence": info_.licence}
     else:
-        network, info_ = checkpoints.load_with_info(model, source)
-        data = {
-            "kind": "official weights",
-            "model": model,
-            "variant": checkpoints.fitting_variant(models.get(model), tensors, source=str(file)),
-            "licence": info_.licence,
-        }
+        variant = checkpoints.fitting_variant(models.get(model), tensors, source=str(file))
+        network, info_ = checkpoints.load_with_info(model, source, variant)
+        data = {"kind": "official weights", "model": model, "variant": variant, "licence": info_.licence}
     data |= {"entries": len(tensors), "parameters": count, "hash": checkpoints.weights_hash(network)}
     return Outcome(data, _lines(data))
 
