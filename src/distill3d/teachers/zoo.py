@@ -86,13 +86,14 @@ class NetworkTeacher:
         parameter = next(self.model.parameters(), None)
         device = views.images.device if parameter is None else parameter.device
         images = views.images.to(device)
+        found: Prediction
         options: dict[str, Any] = {}
         if self._takes_chunks:
             size = (images.shape[-2], images.shape[-1])
             options["head_chunk"] = self._head_chunk or max_views_per_chunk(self.model, size)
         with autocast(self._precision, device):
             if self._needs_generator:
-                rows = images.split(1)
+                rows = torch.split(images, 1)
                 found = collate([self.model(row, generator=self._generator(row[0]), **options) for row in rows])
             else:
                 found = self.model(images, **options)
