@@ -235,3 +235,16 @@ def test_a_photo_in_a_stream_of_bytes_is_checked_for_its_length(tmp_path):
     assert np.array_equal(read_photo(Span(path, 512, len(data.getvalue()))), picture(24, 32))
     with pytest.raises(DataError, match=r"byte 512.*ends 10 bytes before"):
         read_photo(Span(path, 512, len(data.getvalue()) + 10))
+
+
+def test_photos_are_ordered_by_the_time_they_were_taken_if_that_is_asked_for(tmp_path):
+    for name, second, part in (("a", 7, ""), ("b", 5, "75"), ("c", 5, "5"), ("d", None, "")):
+        exif = Image.Exif()
+        if second is not None:
+            exif.get_ifd(0x8769).update({0x9003: f"2026:11:26 01:02:0{second}", 0x9291: part})
+        save_picture(tmp_path / f"{name}.jpg", seed=ord(name), exif=exif)
+    assert [row.image.path[0] for row in build_manifest(tmp_path)[0].rows()] == ["a", "b", "c", "d"]
+    rows = list(build_manifest(tmp_path, by_time=True)[0].rows())
+    assert [row.image.path[0] for row in rows] == ["c", "b", "a", "d"]
+    assert np.diff([row.timestamp for row in rows[:3]]) == pytest.approx([0.25, 1.25])
+    assert rows[3].timestamp is None

@@ -19,7 +19,7 @@ from distill3d.geometry.lenses import distort, undistort
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A rendered room: exact depth and cameras."""
-    folder = render_place(tmp_path_factory.mktemp("check") / "room", size=(96, 128), num_train=8, num_test=2)
+    folder = render_place(tmp_path_factory.mktemp("check") / "room", size=(72, 96), num_train=8, num_test=2)
     return build_manifest(folder)[0]
 
 
@@ -75,7 +75,7 @@ def test_a_true_scene_is_good(place):
 
 @pytest.mark.parametrize("words", MISTAKES)
 def test_each_classic_mistake_is_caught_and_named(place, words):
-    found = check_scene(changed(place, MISTAKES[words]), place.scenes()[0])
+    found = check_scene(changed(place, MISTAKES[words]), place.scenes()[0], anchors=2)
     assert not found.is_good
     assert words in found.mistake
     assert f"it looks as if {found.mistake}" in found.describe()

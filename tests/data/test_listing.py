@@ -10,11 +10,12 @@ def touch(path):
     path.touch()
 
 
-def test_the_smallest_depth_wins_and_names_come_in_natural_order(tmp_path):
+def test_folders_at_several_depths_are_found_in_natural_order(tmp_path):
     for name in ("scene10/images/a.jpg", "scene2/images/a.jpg", "other/scene1/images/a.jpg", ".hidden/images/a.jpg"):
         touch(tmp_path / name)
-    found = below(tmp_path, "images")
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["scene2/images", "scene10/images"]
+    found = [path.relative_to(tmp_path).as_posix() for path in below(tmp_path, "images")]
+    assert found == ["other/scene1/images", "scene2/images", "scene10/images"]
+    assert len(below(tmp_path, "images", depth=1)) == 2
     assert below(tmp_path, "images", depth=0) == []
     assert below(tmp_path / "other", "scene*/images") == [tmp_path / "other/scene1/images"]
     assert below(tmp_path / "scene2", "scene*/images", itself=True) == [tmp_path / "scene2/images"]

@@ -19,6 +19,7 @@ def build(
     out: Path,
     dataset: str | None = None,
     mode: Literal["images_only", "full"] = "full",
+    by_time: bool = False,
     test_fraction: float = 0.0,
     verify: bool = False,
     rate: float = 2.0,
@@ -36,6 +37,7 @@ def build(
         out: the Parquet file to write.
         dataset: name of the layout, where several would fit.
         mode: images_only leaves cameras and depth aside, and works where they were not downloaded.
+        by_time: order the photos of a folder by the time in their EXIF, not by their names.
         test_fraction: share of the frames held out, for sources that do not say it themselves.
         verify: decode every file now, instead of trusting headers.
         rate: frames per second taken from videos.
@@ -51,6 +53,7 @@ def build(
 
     options = BuildOptions(
         mode=mode,
+        by_time=by_time,
         rate=rate,
         max_frames=max_frames,
         sharpest=sharpest,

@@ -7,13 +7,14 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from distill3d.data.fit import Size
@@ -63,6 +64,18 @@ def photo_size(photo: PathLike | Span, *, upright: bool = True) -> Size:
             return (width, height) if turned else (height, width)
     except UNREADABLE as error:
         raise _unreadable(span, error) from error
+
+
+def photo_time(photo: PathLike | Span) -> float | None:
+    """When a photo was taken, in seconds since 1970 as if its clock had shown UTC; `None` if its EXIF does not say."""
+    try:
+        with _open(_span(photo)) as image:
+            taken = image.getexif().get_ifd(ExifTags.IFD.Exif)
+        moment = datetime.strptime(str(taken[ExifTags.Base.DateTimeOriginal]), "%Y:%m:%d %H:%M:%S")
+        fraction = str(taken.get(ExifTags.Base.SubsecTimeOriginal, "")).strip()
+        return moment.replace(tzinfo=UTC).timestamp() + (float(f"0.{fraction}") if fraction.isdecimal() else 0.0)
+    except UNREADABLE:
+        return None
 
 
 def read_photo(

@@ -31,7 +31,7 @@ _BROKEN = (DataError, zipfile.BadZipFile, *UNREADABLE)
 
 
 def below(root: Path, *patterns: str, depth: int = 3, itself: bool = False) -> list[Path]:
-    """What fits one of the patterns in `root` or at the smallest depth of folders below it, in natural order.
+    """What fits one of the patterns in `root` or in folders below it, in natural order.
 
     Of a level with more than 200 folders some are looked into first, and all only if one of these has what is looked
     for: every layout asks this of every path, and a tree may hold a million folders.
@@ -49,13 +49,12 @@ def below(root: Path, *patterns: str, depth: int = 3, itself: bool = False) -> l
         rests = [rest for first, _, rest in split if fnmatch(root.resolve().name, first)]
         if inner := {path for rest in rests for path in (root.glob(rest) if rest else [root])}:
             return sorted(inner, key=natural_key)
-    folders = [root]
+    folders, found = [root], set[Path]()
     for level in range(depth + 1):
         if any(next(_visible(folder.glob(pattern), folder), None) for folder in folders for pattern in patterns):
-            found = {path for pattern in patterns for path in _visible(root.glob("*/" * level + pattern), root)}
-            return sorted(found, key=natural_key)
+            found |= {path for pattern in patterns for path in _visible(root.glob("*/" * level + pattern), root)}
         folders = _some_folders(folders)
-    return []
+    return sorted(found, key=natural_key)
 
 
 def _visible(paths: Iterable[Path], root: Path) -> Iterator[Path]:

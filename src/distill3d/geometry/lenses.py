@@ -45,6 +45,8 @@ def undistort(model: str, params: Params, points: Points, *, steps: int = 20) ->
     shift = torch.eye(2, dtype=torch.float64, device=points.device) * small
     for _ in range(steps):
         missed = distort(model, params, found) - target
+        if not missed.numel() or missed.abs().max() < 1e-13:
+            break
         columns = [
             (distort(model, params, found + shift[axis]) - distort(model, params, found - shift[axis])) / (2 * small)
             for axis in (0, 1)

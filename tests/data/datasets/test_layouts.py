@@ -207,6 +207,18 @@ def test_whatever_happens_to_a_file_is_told_in_words(layout):
             path.write_bytes(whole)
 
 
+def test_the_page_of_data_sets_says_what_rows_hold(layout):
+    name, expected = layout
+    spec = datasets.get(DATASET.get(name, name))
+    page = (Path(__file__).parents[3] / "docs/datasets.md").read_text(encoding="utf-8")
+    found = [row for rows in scan(name, expected.root, "full")[0].values() for row in rows]
+    known = []
+    for field in ("intrinsics", "world_from_camera", "depth"):
+        held = [getattr(row, field) is not None for row in found]
+        known.append("yes" if all(held) else "some" if any(held) else "no")
+    assert f"| {spec.title} | `{DATASET.get(name, name)}` | {' | '.join(known)} | " in page
+
+
 @pytest.mark.parametrize("name", sorted({DATASET.get(name, name) for name in LAYOUTS}))
 def test_a_set_says_what_it_is_and_finds_nothing_in_other_things(name, tmp_path):
     spec = datasets.get(name)

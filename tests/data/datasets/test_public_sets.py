@@ -228,3 +228,10 @@ def test_habitat_tells_the_splits_of_the_lists_as_they_are_now(tmp_path):
     }
     (tmp_path / "Habitat_1000_scenes_val.txt").unlink()
     assert {row.split for row in rows_of("habitat", tmp_path)[0]} == {"train", ""}
+
+
+def test_worlds_of_tartanair_are_found_however_each_was_unpacked(tmp_path):
+    write_layout("tartanair", tmp_path)
+    shutil.copytree(tmp_path / "abandonedfactory/abandonedfactory", tmp_path / "hospital")
+    scenes = {row.scene for row in rows_of("tartanair", tmp_path)[0]}
+    assert scenes == {"abandonedfactory/Easy/P000", "hospital/Easy/P000"}

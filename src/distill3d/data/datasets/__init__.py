@@ -41,6 +41,8 @@ class ScanOptions:
 
     mode: Mode = "full"
     """`images_only` leaves cameras and depth aside, and works where they are absent."""
+    by_time: bool = False
+    """Order the photos of a folder by when they were taken, as their EXIF says; those that do not say come last."""
     rate: float = 2.0
     """Frames per second taken from a video."""
     max_frames: int | None = None

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
-from distill3d.data.decode import PHOTO_SUFFIXES, photo_size
+from distill3d.data.decode import PHOTO_SUFFIXES, photo_size, photo_time
 from distill3d.data.refs import Ref
 from distill3d.data.rows import ManifestRow, OnSkip, Skipped, natural_key
 from distill3d.data.walk import scene_name, visible_files
@@ -59,12 +59,14 @@ def list_photos(part: Path) -> list[Path]:
 def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Iterator[ManifestRow]:
     """List the photos of one folder whose header can be read; the second of two equal files is left out.
 
-    Frames count in natural order of the names, and the number of a frame does not change when another photo becomes
-    unreadable.
+    Frames count in natural order of the names (or by time, if that is asked for), and the number of a frame does not
+    change when another photo becomes unreadable.
     """
     name = scene_name(_scene_folder(part, root).relative_to(root), root)
     seen: dict[tuple[int, bytes], str] = {}
     photos = list_photos(part)
+    times = {path: photo_time(path) if options.by_time else None for path in photos}
+    photos.sort(key=lambda path: (times[path] is None, times[path] or 0.0))
     sizes = [path.stat().st_size if path.is_file() else 0 for path in photos]
     same_size = Counter(sizes)
     for frame, (path, size) in enumerate(zip(photos, sizes, strict=True)):
@@ -79,7 +81,15 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
         except (DataError, OSError) as error:
             on_skip(Skipped(inside, str(error)))
             continue
-        yield ManifestRow(dataset="photos", scene=name, frame=frame, image=Ref(inside), width=width, height=height)
+        yield ManifestRow(
+            dataset="photos",
+            scene=name,
+            frame=frame,
+            image=Ref(inside),
+            width=width,
+            height=height,
+            timestamp=times[path],
+        )
 
 
 def _scene_folder(part: Path, root: Path) -> Path:
