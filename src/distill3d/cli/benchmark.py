@@ -60,10 +60,10 @@ def evaluate_benchmark(
             most_views=limit,
             data=data,
         )
+    from distill3d.devices import choose_device
     from distill3d.eval.results import markdown
     from distill3d.eval.suite import LATEX, PREDICTIONS, SCORES, TABLE, Plan, run_benchmark
     from distill3d.infer.network import open_network
-    from distill3d.train.parallel import choose_device
     from distill3d.viewer.benchmark import benchmark_report
     from distill3d.viewer.report import write_report
 

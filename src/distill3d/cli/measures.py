@@ -21,11 +21,11 @@ def measure(
 ) -> Outcome:
     """Measure one network; see `eval.efficiency`."""
     from distill3d import models
+    from distill3d.devices import choose_device
     from distill3d.eval import efficiency
     from distill3d.eval.inputs import input_size
     from distill3d.files import write_json
     from distill3d.infer.network import open_network
-    from distill3d.train.parallel import choose_device
 
     chosen = choose_device(device)
     if name == efficiency.EFFICIENCY and model in models.names() and weights is None:
