@@ -311,9 +311,12 @@ def robustmvd(inputs: Arrays, notes: Mapping[str, Any], expected: Arrays, case: 
 
 
 METHODS = {
-    "align_with_lstsq": "affine", "align_with_lad": "lad_bfgs", "align_with_lad2": "lad_adam", "align_with_scale": "scale",
+    "align_with_lstsq": "affine",
+    "align_with_lad": "lad_bfgs",
+    "align_with_lad2": "lad_adam",
+    "align_with_scale": "scale",
     "metric_scale": "none",
-}  # fmt: skip
+}
 """Options of the reference program -> our alignments; without any of them, the ratio of the medians."""
 
 
