@@ -144,7 +144,7 @@ def masked_nearest_resize(inputs: Arrays, notes: Mapping[str, Any], expected: Ar
 def moge_metrics(inputs: Arrays, notes: Mapping[str, Any], expected: Arrays, case: str) -> Outputs:
     said = {name.removeprefix("pred_"): value for name, value in inputs.items() if name.startswith("pred_")}
     camera = said.pop("intrinsics", None)
-    labels = inputs["segmentation"]
+    labels = inputs.get("segmentation", np.zeros_like(inputs["mask"], dtype=np.int64))
     truth = monocular.MonocularTruth(
         depth=inputs["gt_depth"],
         points=inputs["gt_points"],
@@ -311,10 +311,13 @@ def robustmvd(inputs: Arrays, notes: Mapping[str, Any], expected: Arrays, case: 
 
 
 METHODS = {
-    "median": "median", "lstsq": "affine", "lad_scipy": "lad_bfgs", "lad_adam": "lad_adam",
-    "lad_adam_lr1e-3": "lad_adam",
-    "irls_scale": "scale", "metric": "none",
-}  # fmt: skip
+    "align_with_lstsq": "affine",
+    "align_with_lad": "lad_bfgs",
+    "align_with_lad2": "lad_adam",
+    "align_with_scale": "scale",
+    "metric_scale": "none",
+}
+"""Options of the reference program -> our alignments; without any of them, the ratio of the medians."""
 
 
 def depth_eval(inputs: Arrays, notes: Mapping[str, Any], expected: Arrays, case: str) -> Outputs:
@@ -322,7 +325,7 @@ def depth_eval(inputs: Arrays, notes: Mapping[str, Any], expected: Arrays, case:
     scores = depth_scores(
         inputs["pred_depth"],
         inputs["gt_depth"],
-        align=METHODS[case.split("/")[1].split("_max")[0]],  # type: ignore[arg-type]
+        align=next((METHODS[option] for option, on in options.items() if option in METHODS and on), "median"),
         max_depth=options["max_depth"],
         clip=options["post_clip_max"],
         **({"adam_step": options["lr"]} if "lr" in options else {}),
