@@ -4,6 +4,8 @@ VENV   ?= .venv
 OUT    ?= demo
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+TOOLS  := $(VENV)/.ready-tools
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # glibc gives large freed blocks back to the kernel at once; keeping them makes training on a CPU about 10 % faster.
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
@@ -14,25 +16,30 @@ export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 demo: $(READY)
 	$(BIN)/distill3d demo --out $(OUT)
 
-test: $(READY)
+test: $(TOOLS)
 	$(BIN)/python -m pytest
 
-lint: $(READY)
+lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)
+types: $(TOOLS)
 	$(BIN)/mypy
 
-format: $(READY)
+format: $(TOOLS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # torch first and alone: the constraint then decides which build everything else is resolved against.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hub]'
+	$(PIP) torch
+	$(PIP) -e '.[hub]'
+	touch $@
+
+# What only developers need: checkers, and the extras that tests try.
+$(TOOLS): $(READY)
+	$(PIP) -e '.[dev]'
 	touch $@
 
 clean:

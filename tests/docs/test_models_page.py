@@ -37,6 +37,12 @@ def test_sources_and_licences_are_those_of_the_registry(name):
         assert licence in PAGE
 
 
+@pytest.mark.parametrize("name", models.names())
+def test_the_licence_of_the_authors_code_is_that_of_the_registry(name):
+    row = next(line for line in PAGE.splitlines() if line.startswith("| `") and line.count("|") == 3 and name in line)
+    assert row.endswith(f"| {models.get(name).reference_licence} |")
+
+
 def test_every_recording_has_its_row():
     folders = {folder.parent.name for folder in (Path(__file__).parents[1] / "fixtures").glob("*/manifest.json")}
     assert all(f"\n| {folder} | `test_" in PAGE for folder in folders)

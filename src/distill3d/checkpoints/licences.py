@@ -47,10 +47,7 @@ def official_licence(spec: ModelSpec, *places: str) -> str:
 
 
 def tell_licence(licence: str, source: str) -> None:
-    """Log what binds these weights, once in a process: a warning where commercial use is not allowed.
-
-    Permissive licences are for those who debug; they are stamped all the same.
-    """
+    """Log what binds these weights, once in a process: a warning where commercial use is not allowed."""
     if (licence, source) in _told:
         return
     _told.add((licence, source))
@@ -59,5 +56,4 @@ def tell_licence(licence: str, source: str) -> None:
             "%s: licence %s. Commercial use is not allowed; this passes on to what is made from it.", source, licence
         )
     else:
-        level = logging.DEBUG if commercial_use(licence) else logging.INFO
-        logger.log(level, "%s: licence %s", source, licence)
+        logger.info("%s: licence %s", source, licence)

@@ -73,9 +73,9 @@ def evaluate(
     """
     from distill3d.data.groups import manifest_canvas
     from distill3d.data.table import load_manifest
+    from distill3d.devices import choose_device
     from distill3d.eval import run
     from distill3d.infer.network import open_network
-    from distill3d.train.parallel import choose_device
 
     if groups < 1 or views < 1 or train_groups < 0:
         raise ConfigError(

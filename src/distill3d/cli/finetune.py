@@ -173,7 +173,7 @@ def load_teachers(names: Sequence[str], weights: Sequence[str], device: str) -> 
         CheckpointError: weights that are missing or do not fit.
     """
     from distill3d import models, teachers
-    from distill3d.train.parallel import choose_device
+    from distill3d.devices import choose_device
 
     left = list(weights)
     members = []

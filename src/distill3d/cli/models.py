@@ -23,6 +23,7 @@ def list_models() -> Outcome:
         lines.append(f"{one['name']}: {one['summary']} ({one['views']} views, patch {one['patch_size'] or 'varies'})")
         width = max(map(len, one["variants"]))
         lines += [f"  {variant:<{width}}  {_size(count)}" for variant, count in one["variants"].items()]
+        lines.append(f"  code: {_code_licences(one)}")
         lines += [_licence_line(source, entry) for source, entry in one["licences"].items()]
     lines += ["", "networks that ship with the package:"]
     lines += [f"  {one['name']}: {one['description']}. {one['state']}" for one in shipped]
@@ -50,6 +51,7 @@ def show(name: Annotated[str, tyro.conf.Positional], variant: str | None = None)
         f"{name}: {about['summary']}",
         f"views: {about['views']}",
         f"patch size: {about['patch_size'] or 'varies'}",
+        f"code: {_code_licences(about)}",
     ]
     lines += [f"variant {key}: {_size(count).strip()}" for key, count in about["variants"].items()]
     lines += [_licence_line(source, entry).strip() for source, entry in about["licences"].items()]
@@ -84,6 +86,8 @@ def _describe(name: str) -> dict[str, Any]:
         "summary": (sys.modules[spec.build.__module__].__doc__ or name).strip().splitlines()[0].rstrip("."),
         "views": spec.views,
         "patch_size": spec.patch_size,
+        "code_licence": "Apache-2.0",
+        "reference_licence": spec.reference_licence,
         "variants": {variant: count_parameters(name, variant) for variant in spec.variants},
         "licences": {
             source: {"licence": licence, "commercial_use": commercial_use(licence)}
@@ -106,6 +110,10 @@ def _shipped() -> list[dict[str, str]]:
 
 def _size(parameters: int) -> str:
     return f"{parameters:>13,} parameters, {4e-6 * parameters:>7,.1f} MB in float32"
+
+
+def _code_licences(about: Mapping[str, Any]) -> str:
+    return f"{about['code_licence']} (ours; the authors': {about['reference_licence']})"
 
 
 def _licence_line(source: str, entry: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from distill3d.cli.outcome import Outcome, parse_command
+from distill3d.devices import Precision
 from distill3d.errors import ConfigError
 
 Format = Literal["ply", "glb", "png", "npz", "cameras", "info"]
@@ -29,7 +30,8 @@ def reconstruct(
     mode: Literal["pad", "crop"] | None = None,
     percentile: float = 20.0,
     window: int = 64,
-    head_chunk: int = 8,
+    head_chunk: int | None = None,
+    precision: Precision = "auto",
     max_points: int | None = 2_000_000,
     formats: tuple[Format, ...] = ALL_FORMATS,
     device: str = "auto",
@@ -53,7 +55,9 @@ def reconstruct(
         mode: pad shows every photo whole, crop cuts them to one shape; as trained if the weights tell, else pad.
         percentile: this share (percent) of the points, the least certain, is left out of the clouds.
         window: photos that pass through the model at once; more go in windows that share some. Bounds the memory.
-        head_chunk: photos that pass through the model's heads at once. Bounds the memory, changes no value.
+        head_chunk: photos that pass through the model's heads at once; as many as fit into 2 GiB if not given. It
+            changes no value.
+        precision: what the layers compute in: bf16, fp32, or auto (bf16 where an accelerator has it).
         max_points: of more points than this, an even random choice is written.
         formats: what to write.
         device: auto, cpu, cuda, ...
@@ -61,12 +65,12 @@ def reconstruct(
         overwrite: replace older results in --out.
     """
     from distill3d.data.sources import load_source
+    from distill3d.devices import choose_device
     from distill3d.eval.known_cameras import known_camera_errors
     from distill3d.export.folder import export_reconstruction
     from distill3d.export.staged import claim_output, staged_output
     from distill3d.infer.network import open_network
     from distill3d.infer.reconstruct import reconstruct as run_model
-    from distill3d.train.parallel import choose_device
 
     _check_numbers(max_views=max_views, window=window, head_chunk=head_chunk, max_points=max_points)
     claim_output(out, owned=OWNED, overwrite=overwrite)
@@ -79,6 +83,7 @@ def reconstruct(
         names=loaded.names,
         confidence_percentile=percentile,
         head_chunk=head_chunk,
+        precision=precision,
         max_views=min(window, network.most_views or window),
         seed=seed,
     )

@@ -45,6 +45,8 @@ class ModelSpec:
     """Both sides of an image must be multiples of this; None where a configuration decides."""
     licences: Mapping[str, str] = field(default_factory=dict)
     """Licences of the official weights, by where they come from."""
+    reference_licence: str = "none published"
+    """Licence of the authors' own code, of which nothing is used here: every network is our own, under Apache-2.0."""
 
     def variant(self, name: str | None = None) -> Any:
         """The configuration called `name`, or the default one.

@@ -364,6 +364,7 @@ SPEC = ModelSpec(
     prefixes=("module.",),
     lora_targets=r"^encoder\.blocks\.\d+\.attn\.qkv",
     patch_size=16,
+    reference_licence="CC BY-NC-SA 4.0",
     licences={
         "cut3r_512_dpt_4_64.pth": "CC BY-NC-SA 4.0 (non-commercial)",
         "cut3r_224_linear_4.pth": "CC BY-NC-SA 4.0 (non-commercial)",

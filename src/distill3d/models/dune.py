@@ -207,5 +207,6 @@ SPEC = ModelSpec(
     prefixes=("module.", "_orig_mod.", "encoder.", "_orig_mod."),
     lora_targets=r"(encoder|student)\.blocks\.\d+\.attn\.qkv",
     patch_size=14,
+    reference_licence="NAVER non-commercial",
     licences={"naver/dune": "NAVER non-commercial (code and weights; it passes on to what is trained from them)"},
 )

@@ -74,6 +74,7 @@ SPEC = ModelSpec(
     ignored=PAIR_IGNORED,
     lora_targets=r"encoder\.blocks\.\d+\.attn\.qkv",
     patch_size=16,
+    reference_licence="CC BY-NC-SA 4.0",
     licences={
         "naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt": "CC BY-NC-SA 4.0 (non-commercial)",
         "naver/DUSt3R_ViTLarge_BaseDecoder_512_linear": "CC BY-NC-SA 4.0 (non-commercial)",

@@ -228,5 +228,6 @@ SPEC = ModelSpec(
     ignored=("decoder.image_idx_emb",),
     lora_targets=r"encoder\.blocks\.\d+\.attn\.qkv",
     patch_size=16,
+    reference_licence="FAIR Noncommercial Research",
     licences={"jedyang97/Fast3R_ViT_Large_512": "FAIR Noncommercial Research"},
 )  # fmt: skip

@@ -86,6 +86,7 @@ SPEC = ModelSpec(
     ignored=PAIR_IGNORED,
     lora_targets=r"encoder\.blocks\.\d+\.attn\.qkv",
     patch_size=16,
+    reference_licence="CC BY-NC-SA 4.0",
     licences={
         "naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric": "CC BY-NC-SA 4.0 (non-commercial); "
         "data-set terms apply, Map-free's are the strictest (CHECKPOINTS_NOTICE)",

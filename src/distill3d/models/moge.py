@@ -24,6 +24,8 @@ PATCH = 14
 TOP_LEVEL = 9
 """The finest of the resolution levels 0 .. 9."""
 MASK_THRESHOLD = 0.5
+WORKING_MAPS = 12
+"""Float32 maps of the finest level's size and width that a photo holds at once (measured: 5 to 10.4)."""
 INFERENCE_SEED = 0
 """Draws fresh weights where no generator is given, so that results repeat."""
 
@@ -93,6 +95,11 @@ class MoGe(nn.Module, ABC):
             normal=normal,
             metric_scale=scale[:, 0] if scale is not None and views == 1 else scale,
         )
+
+    def bytes_per_view(self, size: tuple[int, int]) -> int:
+        """Memory of one view at the finest level without gradients, an upper bound; see `nn.chunks.DenseModule`."""
+        finest = self.config.num_tokens_range[1] * (1 << 2 * len(self.config.widths))
+        return 4 * (WORKING_MAPS * self.config.widths[-1] * finest + 8 * size[0] * size[1])
 
     def num_tokens(self, resolution_level: int) -> int:
         """How many patches a resolution level asks for.
@@ -274,6 +281,7 @@ SPEC = ModelSpec(
     ),
     prefixes=("module.",),
     lora_targets=r"backbone\.blocks\.\d+\.attn\.qkv",
+    reference_licence="MIT",
     licences={
         "Ruicheng/moge-vitl": "MIT",
         "Ruicheng/moge-2-vitl-normal": "MIT",

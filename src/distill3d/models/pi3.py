@@ -278,5 +278,6 @@ SPEC = ModelSpec(
     ignored=("depth_encoder.", "depth_emb", "ray_embed.", "pose_inject_blk."),
     lora_targets=r"encoder\.blocks\.\d+\.attn\.qkv",
     patch_size=PATCH,
+    reference_licence="BSD-3-Clause, parts CC BY-NC-SA 4.0",
     licences={"yyfz233/Pi3": "CC-BY-NC-4.0", "yyfz233/Pi3X": "CC-BY-NC-4.0"},
 )

@@ -278,6 +278,7 @@ SPEC = ModelSpec(
     ignored=("track_head.",),  # only where the configuration carries no tracker
     lora_targets=r"encoder\.blocks\.\d+\.attn\.qkv",
     patch_size=14,
+    reference_licence="VGGT License v1",
     licences={
         "facebook/VGGT-1B": "CC-BY-NC-4.0 (non-commercial; check its model card)",
         "facebook/VGGT-1B-Commercial": "VGGT License v1 (commercial use allowed, military use excluded; gated)",

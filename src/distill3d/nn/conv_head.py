@@ -72,6 +72,7 @@ class ConvHead(nn.Module):
         super().__init__()
         if project is None and len(in_dims) != 1:
             raise ValueError(f"{len(in_dims)} maps can only be summed after a projection; give its width")
+        self.last_width = widths[-1]
         self.projects = nn.ModuleList(nn.Conv2d(dim, project, 1) for dim in in_dims if project is not None)
         ins = [project or in_dims[0], *widths]
         self.upsample_blocks = nn.ModuleList(
@@ -92,6 +93,10 @@ class ConvHead(nn.Module):
             )
             for channels in out_channels
         )
+
+    def bytes_per_view(self, size: tuple[int, int]) -> int:
+        """Memory of one view without gradients, an upper bound for patches of 14; see `nn.chunks.DenseModule`."""
+        return 4 * 4 * self.last_width * size[0] * size[1]
 
     def forward(
         self, maps: Sequence[Float[Tensor, "batch _ rows columns"]], size: tuple[int, int]

@@ -39,6 +39,9 @@ VGGT_DPT_RENAMES: tuple[tuple[str, str], ...] = (
 )
 """Key parts of VGGT's heads, and ours."""
 
+WORKING_MAPS = 4
+"""Float32 maps of full size and of the last convolutions' width that a pass holds at once (measured: 3.1 to 3.3)."""
+
 DPTForm = Literal["dust3r", "vggt"]
 """VGGT norms the tokens, resizes each map to exactly the size of the next, and its skips carry rectified maps."""
 
@@ -170,6 +173,7 @@ class DPTHead(nn.Module):
         """
         super().__init__()
         self.patch_size = patch_size
+        self.features = features
         self.form: DPTForm = form
         self.positions = positions
         # One norm for all levels.
@@ -203,6 +207,11 @@ class DPTHead(nn.Module):
         layer = self.output[-1]
         assert isinstance(layer, nn.Conv2d)
         return layer
+
+    def bytes_per_view(self, size: tuple[int, int]) -> int:
+        """Memory of one view without gradients, an upper bound; see `nn.chunks.DenseModule`."""
+        channels = self.features // 2 if len(self.output) > 1 else self.features
+        return 4 * WORKING_MAPS * channels * size[0] * size[1]
 
     def forward(
         self, levels: Sequence[Float[Tensor, "batch patches _"]], grid: tuple[int, int]

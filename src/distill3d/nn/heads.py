@@ -28,9 +28,20 @@ class LinearHead(nn.Module):
         self.proj = nn.Linear(in_dim, channels) if hidden is None else Mlp(in_dim, hidden, channels)
 
     @property
+    def _widths(self) -> tuple[int, int]:
+        first = self.proj.fc1 if isinstance(self.proj, Mlp) else self.proj
+        return first.in_features, self.last.in_features
+
+    @property
     def last(self) -> nn.Linear:
         """The layer that writes the raw channels."""
         return self.proj.fc2 if isinstance(self.proj, Mlp) else self.proj
+
+    def bytes_per_view(self, size: tuple[int, int]) -> int:
+        """Memory of one view without gradients, an upper bound; see `nn.chunks.DenseModule`."""
+        tokens = size[0] * size[1] // self.patch_size**2
+        # What a token is, becomes inside of an MLP, and writes: each there twice while it is turned into the next.
+        return 4 * 2 * tokens * sum((self.last.out_features, *self._widths))
 
     def forward(
         self, levels: Sequence[Float[Tensor, "batch patches _"]], grid: tuple[int, int]

@@ -18,10 +18,10 @@ from distill3d.checkpoints.build import build_empty
 from distill3d.checkpoints.official import fitting_variant
 from distill3d.checkpoints.read import read_weights
 from distill3d.data.fit import Size
+from distill3d.devices import autocast_dtype, choose_device
 from distill3d.errors import ConfigError
 from distill3d.losses.refine import depth_distillation, pointmap_replay
 from distill3d.train.bases import base_of, view_depth, world_points
-from distill3d.train.parallel import autocast_dtype, choose_device
 from distill3d.train.refine import recompute_activations
 from distill3d.train.refine_config import RefineConfig
 from distill3d.train.students import predict

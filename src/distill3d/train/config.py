@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from distill3d.devices import Precision
 from distill3d.errors import ConfigError
 from distill3d.losses.config import DistillLossConfig
 
@@ -120,8 +121,8 @@ class RunConfig:
     """Optimiser steps."""
     seed: int = 0
     """Decides fresh weights, the order of samples and every random draw."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """"auto": bf16 autocast where the accelerator has it, fp32 on a CPU. The loss is always in float32."""
+    precision: Precision = "auto"
+    """What layers compute in; the loss is always in float32."""
     device: str = "auto"
     """"auto": the accelerator if there is one, else the CPU."""
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distill3d.errors import ConfigError
+from distill3d.devices import choose_device
 
 
 @dataclass(frozen=True)
@@ -69,32 +69,3 @@ def join_ranks(device: str) -> Iterator[Ranks]:
 
 
 _TORCHRUN = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
-
-
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device of a name; "auto" is the accelerator of this process if there is one, else the CPU.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if name == "auto":
-        return torch.device("cpu") if accelerator is None else torch.device(accelerator.type, local_rank)
-    here = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
-    if name.split(":")[0] not in here:
-        raise ConfigError(f"device is {name}, but this machine has {' and '.join(here)}. Set device to auto.")
-    device = torch.device(name)
-    if device.type != "cpu" and ":" not in name:
-        device = torch.device(device.type, local_rank)
-    return device
-
-
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """The type that layers compute in, or None for plain float32; "auto" takes bf16 where an accelerator has it."""
-    if precision == "fp32" or (precision == "auto" and device.type == "cpu"):
-        return None
-    module = torch.get_device_module(device)
-    supported = getattr(module, "is_bf16_supported", None)
-    if precision == "auto" and (supported is None or not supported()):
-        return None
-    return torch.bfloat16

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from distill3d.devices import autocast_dtype
 from distill3d.errors import ConfigError
 from distill3d.files import PathLike, ensure_output_dir, write_json
 from distill3d.train.config import RunConfig
 from distill3d.train.job import Job
 from distill3d.train.optim import AveragedWeights, Optimizer
 from distill3d.train.order import numbers_of_rank
-from distill3d.train.parallel import Ranks, autocast_dtype
+from distill3d.train.parallel import Ranks
 from distill3d.train.provenance import describe_run, versions
 from distill3d.train.resume import (
     CONFIG,

@@ -76,15 +76,17 @@ def licence_chain(config: DistillConfig, reader: CacheReader) -> list[str]:
         known = ", ".join(f"{name}: {licence}" for name, licence in models.get(config.student).licences.items())
         chain.append(f"encoder from {Path(config.pretrained_encoder).name}: that of its weights ({known or 'unknown'})")
     if config.initial_weights is not None:
-        chain.append(f"initial weights from {Path(config.initial_weights).name}: {_licence_of(config.initial_weights)}")
+        licence = _licence_of(config.student, config.initial_weights)
+        chain.append(f"initial weights from {Path(config.initial_weights).name}: {licence}")
     return chain
 
 
-def _licence_of(weights: str) -> str:
+def _licence_of(student: str, weights: str) -> str:
+    """What our own file says of itself, or the registry of official weights."""
     try:
         return str(checkpoints.read_info(weights).meta.get("licence", "unknown"))
     except CheckpointError:
-        return "that of its official weights"
+        return checkpoints.official_licence(models.get(student), weights)
 
 
 def git_commit() -> str | None:
