@@ -69,7 +69,10 @@ def test_an_adapter_is_checked_merged_and_exported(run, tmp_path):
     ours, _ = checkpoints.load_saved(tmp_path / "ours.safetensors")
     theirs = spec.build(spec.variants["tiny"])
     checkpoints.load_official(theirs, spec, load_file(tmp_path / "official.safetensors"), source="official")
-    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
+    # The tracker of a VGGT without weights is drawn anew each time; the adapters are in the encoder.
+    encoder = {name: value for name, value in ours.state_dict().items() if name.startswith("encoder.")}
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in encoder.items())
+    assert ours(torch.zeros(1, 1, 3, 28, 28)).depth.isfinite().all()
     exported = call("weights", "convert", folder, "--to", "peft-official", "--out", tmp_path / "peft")
     assert exported.code == 0, exported.err
     assert json.loads((tmp_path / "peft" / "adapter_config.json").read_text())["use_dora"] is True

@@ -1,4 +1,4 @@
-"""Distilling: recipes, samples from a cache, one loop, checkpoints, resume."""
+"""Training: one loop with checkpoints and resume, and two jobs for it, distilling a student and refining an encoder."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -7,9 +7,13 @@ if TYPE_CHECKING:
     from distill3d.train.config import DistillConfig as DistillConfig
     from distill3d.train.distil import train as train
     from distill3d.train.recipes import get_recipe as get_recipe
+    from distill3d.train.refine import finetune as finetune
+    from distill3d.train.refine_config import RefineConfig as RefineConfig
 
 _HOMES = {
     "DistillConfig": "distill3d.train.config",
+    "RefineConfig": "distill3d.train.refine_config",
+    "finetune": "distill3d.train.refine",
     "get_recipe": "distill3d.train.recipes",
     "train": "distill3d.train.distil",
 }
