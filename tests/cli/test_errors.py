@@ -144,7 +144,7 @@ def test_a_run_is_not_resumed_with_another_cache_or_other_settings(chain, tmp_pa
 def test_a_full_disk_while_caching_keeps_what_was_written(chain, tmp_path, monkeypatch):
     from distill3d.cache.writer import CacheWriter
 
-    honest, calls = CacheWriter.add, []
+    honest, calls = CacheWriter.add_packed, []
 
     def add(self, *args, **more):
         if len(calls) == 2:
@@ -153,7 +153,7 @@ def test_a_full_disk_while_caching_keeps_what_was_written(chain, tmp_path, monke
         calls.append(args)
         return honest(self, *args, **more)
 
-    monkeypatch.setattr(CacheWriter, "add", add)
+    monkeypatch.setattr(CacheWriter, "add_packed", add)
     refused(build_cache(chain.manifest, tmp_path / "cache"), "the disk is full", "MB free", "choose another --out")
     monkeypatch.undo()
     resumed = build_cache(chain.manifest, tmp_path / "cache", "--resume")
