@@ -27,7 +27,7 @@ from distill3d.data.render.caster import render
 from distill3d.data.render.rooms import random_room, room_cameras
 from distill3d.geometry.cameras import pixel_grid
 from distill3d.train.config import SamplingConfig
-from distill3d.train.samples import CachedBatches
+from distill3d.train.samples import CacheDataset
 from distill3d.types import Prediction, Views
 
 SIZE = (224, 518)
@@ -146,7 +146,7 @@ def measure(views: Views, prediction: Prediction, folder: Path, repeats: int) ->
 def measure_feed(reader: CacheReader, num_views: int, repeats: int) -> float:
     """Processor time of a whole training sample: read, mirrored, cut, with colours and reference changed."""
     config = SamplingConfig(flip=0.5, crop=0.8, color_jitter=0.2, memory_mb=0)
-    batches = CachedBatches(reader, reader.keys(), config, views=num_views, batch=1, seed=0)
+    batches = CacheDataset(reader, reader.keys(), config, views=num_views, batch=1, seed=0)
     numbers = iter(range(repeats + 2))
     batches[next(numbers)]
     return cpu_ms(lambda: batches[next(numbers)], repeats)

@@ -2,6 +2,7 @@ import dataclasses
 from importlib.metadata import EntryPoint
 
 import pytest
+import torch
 from torch import nn
 
 from distill3d import models
@@ -61,3 +62,15 @@ def test_an_unknown_variant_lists_the_known_ones():
     with pytest.raises(ConfigError, match=r"no variant 'huge'.*paper.*demo.*tiny"):
         spec.variant("huge")
     assert spec.variant() is spec.variants["paper"]
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [(name, key) for name in models.names() for key in models.get(name).variants if "tiny" in key]
+)
+def test_fresh_weights_do_not_depend_on_the_global_generator(name, variant):
+    spec = models.get(name)
+    made = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        made.append(spec.build(spec.variant(variant)).state_dict())
+    assert [key for key, value in made[0].items() if not torch.equal(value, made[1][key])] == []

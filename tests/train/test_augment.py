@@ -9,7 +9,7 @@ from distill3d.geometry.cameras import project_points
 from distill3d.geometry.poses import transform_points
 from distill3d.train.augment import crop, draw_window, mirror
 from distill3d.train.config import SamplingConfig
-from distill3d.train.samples import CachedBatches
+from distill3d.train.samples import CacheDataset
 from distill3d.types import Prediction, Views
 from tests.train.helpers import make_cache, make_sample
 
@@ -111,7 +111,7 @@ def cache(tmp_path_factory):
 
 def open_batches(cache, **changes):
     reader = CacheReader(cache)
-    return CachedBatches(reader, reader.keys(), SamplingConfig(**changes), views=3, batch=2, seed=7)
+    return CacheDataset(reader, reader.keys(), SamplingConfig(**changes), views=3, batch=2, seed=7)
 
 
 def test_batches_are_mirrored_and_cut_as_asked_and_repeat(cache):

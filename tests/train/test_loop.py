@@ -16,7 +16,7 @@ from distill3d.train import distil
 from distill3d.train.config import OptimConfig, SamplingConfig, ValidationConfig
 from distill3d.train.distil import train
 from distill3d.train.logs import read_metrics
-from distill3d.train.samples import CachedBatches
+from distill3d.train.samples import CacheDataset
 from distill3d.train.students import build_student, start_at_mean
 from tests.train.helpers import make_cache, tiny_config
 from tests.train.run_tiny import config_from
@@ -142,7 +142,7 @@ def test_bfloat16_layers_follow_the_float32_curve(cache, tmp_path):
 
 def test_a_student_that_starts_at_the_mean_is_nearer_to_its_labels(cache):
     reader = CacheReader(cache)
-    batches = CachedBatches(reader, reader.keys(), SamplingConfig(), views=2, batch=2, seed=0)
+    batches = CacheDataset(reader, reader.keys(), SamplingConfig(), views=2, batch=2, seed=0)
     batch = batches[0]
     errors = []
     for from_mean in (False, True):

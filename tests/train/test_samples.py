@@ -9,7 +9,7 @@ from distill3d.errors import ConfigError
 from distill3d.geometry.poses import invert_pose, transform_points
 from distill3d.train.config import SamplingConfig
 from distill3d.train.rebase import rebase, with_poses
-from distill3d.train.samples import Batch, CachedBatches, batches_in_order, split_keys
+from distill3d.train.samples import Batch, CacheDataset, batches_in_order, split_keys
 from tests.train.helpers import make_cache, make_sample
 
 
@@ -20,7 +20,7 @@ def cache(tmp_path_factory):
 
 def open_batches(cache, *, views=3, batch=2, augment=True, **changes):
     reader = CacheReader(cache)
-    return CachedBatches(
+    return CacheDataset(
         reader, reader.keys(), SamplingConfig(**changes), views=views, batch=batch, seed=7, augment=augment
     )
 

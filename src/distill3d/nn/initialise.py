@@ -31,6 +31,9 @@ def initialise_(module: nn.Module, scheme: InitScheme, generator: torch.Generato
             part.weight.normal_(0, std, generator=generator)
             if part.bias is not None:
                 part.bias.zero_()
+        if isinstance(part, nn.MultiheadAttention):  # its output is a linear layer, its input three in one
+            part.in_proj_weight.normal_(0, 0.02, generator=generator)
+            part.in_proj_bias.zero_()
         for name in ("cls_token", "register_tokens", "mask_token", "pos_embed"):
             token = getattr(part, name, None)
             if isinstance(token, nn.Parameter):

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from distill3d.train.recipes import get_recipe as get_recipe
     from distill3d.train.refine import finetune as finetune
     from distill3d.train.refine_config import RefineConfig as RefineConfig
+    from distill3d.train.samples import CacheDataset as CacheDataset
 
 _HOMES = {
+    "CacheDataset": "distill3d.train.samples",
     "DistillConfig": "distill3d.train.config",
     "RefineConfig": "distill3d.train.refine_config",
     "finetune": "distill3d.train.refine",

@@ -16,7 +16,7 @@ from distill3d.train.job import Job, Seen
 from distill3d.train.loop import TrainSummary, run_job
 from distill3d.train.provenance import STUDENT, save_student
 from distill3d.train.resume import cache_identity
-from distill3d.train.samples import Batch, CachedBatches, split_keys
+from distill3d.train.samples import Batch, CacheDataset, split_keys
 from distill3d.train.students import build_student, load_initial_weights, predict, start_at_mean
 from distill3d.train.validate import validate
 from distill3d.types import to_device
@@ -53,7 +53,7 @@ class DistillJob(Job):
     """A student, a cache, and the loss between them."""
 
     config: DistillConfig
-    batches: CachedBatches
+    batches: CacheDataset
     weights = STUDENT
     # These only mattered at the start.
     free = ("initial_weights", "mean_map_start", "pretrained_encoder")
@@ -68,7 +68,7 @@ class DistillJob(Job):
         self.config = config
         self._paths = str(cache_path), None if validation_cache is None else str(validation_cache)
         self._reader, keys, self._watched = _open_data(config, cache_path, validation_cache)
-        self.batches = CachedBatches(
+        self.batches = CacheDataset(
             self._reader, keys, config.data, views=config.views, batch=config.batch, seed=config.seed
         )
         self.identity = cache_identity(self._reader, keys)
@@ -115,7 +115,7 @@ class DistillJob(Job):
 
 def _open_data(
     config: DistillConfig, cache_path: PathLike, validation_cache: PathLike | None
-) -> tuple[CacheReader, list[str], CachedBatches | None]:
+) -> tuple[CacheReader, list[str], CacheDataset | None]:
     """The cache, the keys to train on, and the groups to watch."""
     reader = CacheReader(cache_path)
     keys = list(reader.keys())
@@ -130,7 +130,7 @@ def _open_data(
     if not held:
         return reader, keys, None
     fewest = min(source.shape(key)[0] for key in held)
-    watched = CachedBatches(
+    watched = CacheDataset(
         source, held, config.data, views=min(config.views, fewest), batch=1, seed=config.seed, augment=False
     )
     return reader, keys, watched

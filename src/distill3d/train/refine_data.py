@@ -19,7 +19,7 @@ from distill3d.train.mixing import MixedBatches, Source
 from distill3d.train.photos import PhotoBatches, single_photos
 from distill3d.train.refine_config import RefineConfig
 from distill3d.train.resume import cache_identity
-from distill3d.train.samples import CachedBatches, split_keys
+from distill3d.train.samples import CacheDataset, split_keys
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class RefineData:
         self.watched_photos = self._given(sources.validation_photos, 1) if watches else None
         self.watched_replay = self._given(sources.validation_replay, mix.replay_views) if watches else None
         self._hold_back = watches
-        kinds: list[tuple[str, CachedBatches | PhotoBatches, int]] = []
+        kinds: list[tuple[str, CacheDataset | PhotoBatches, int]] = []
         for number, path in enumerate(sources.photo_caches):
             kinds.append((PHOTOS, self._cached(path, f"photos{number}", 1, config.batch, PHOTOS), config.batch))
         if sources.photos is not None:
@@ -87,7 +87,7 @@ class RefineData:
             raise ConfigError("There is nothing to learn from. Give photos with a teacher, or a cache of them.")
         self.batches = MixedBatches(parts, seed=config.seed)
 
-    def _cached(self, path: PathLike, name: str, views: int, batch: int, kind: str) -> CachedBatches:
+    def _cached(self, path: PathLike, name: str, views: int, batch: int, kind: str) -> CacheDataset:
         """A cache; without what is held back of it, where nothing else is watched of its kind."""
         config = self._config
         reader = CacheReader(path)
@@ -99,19 +99,19 @@ class RefineData:
                 setattr(self, watched, self._watching(reader, held, views))
         self.identity[name] = cache_identity(reader, keys)
         self.licences.append(f"labels of {reader.header.teacher} ({kind}): {reader.header.licence}")
-        return CachedBatches(reader, keys, config.data, views=views, batch=batch, seed=config.seed)
+        return CacheDataset(reader, keys, config.data, views=views, batch=batch, seed=config.seed)
 
-    def _given(self, path: PathLike | None, views: int) -> CachedBatches | None:
+    def _given(self, path: PathLike | None, views: int) -> CacheDataset | None:
         """A cache of its own to watch."""
         if path is None:
             return None
         reader = CacheReader(path)
         return self._watching(reader, list(reader.keys()), views)
 
-    def _watching(self, reader: CacheReader, keys: list[str], views: int) -> CachedBatches:
+    def _watching(self, reader: CacheReader, keys: list[str], views: int) -> CacheDataset:
         fewest = min(views, *(reader.shape(key)[0] for key in keys))
         seed = self._config.seed
-        return CachedBatches(reader, keys, self._config.data, views=fewest, batch=1, seed=seed, augment=False)
+        return CacheDataset(reader, keys, self._config.data, views=fewest, batch=1, seed=seed, augment=False)
 
     def _online(self, sources: RefineSources) -> PhotoBatches:
         if sources.teacher is None:

@@ -61,7 +61,7 @@ class _Stored:
         return sum(value.nbytes for value in (self.images, self.valid, *self.labels.values(), *self.shared.values()))
 
 
-class CachedBatches(Dataset[Batch]):
+class CacheDataset(Dataset[Batch]):
     """Batch number n of an endless row, made from the samples of a cache.
 
     Raises:
