@@ -17,7 +17,7 @@ demo: $(READY)
 	$(BIN)/distill3d demo --out $(OUT)
 
 test: $(TOOLS)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(TOOLS)
 	$(BIN)/ruff check .
