@@ -3,6 +3,7 @@
 import importlib
 import io
 import os
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,10 @@ from distill3d.data.refs import Span
 from distill3d.errors import DataError
 
 Depth = Float[np.ndarray, "height width"]
+
+_ONE_AT_A_TIME = threading.Lock()
+"""NumPy reads the header of an array as Python source, and Python 3.11 may lose count of how deep it is in one when
+threads take turns (SystemError: AST constructor recursion depth mismatch)."""
 
 
 def npy(span: Span, *, scale: float = 1.0, far: float = 0.0) -> Depth:
@@ -89,7 +94,8 @@ def exr(span: Span, *, scale: float = 1.0) -> Depth:
 def _npy(file: Any) -> np.ndarray:
     version = np.lib.format.read_magic(file)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-    shape, fortran, dtype = read_header(file)
+    with _ONE_AT_A_TIME:
+        shape, fortran, dtype = read_header(file)
     if dtype.kind not in "fuib":
         raise ValueError(f"it holds {dtype}, expected numbers")
     large = [length for length in shape if length != 1]
