@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distill3d.train.config import OptimConfig
+from distill3d.train.muon import Muon
 
 ENCODER = "encoder."
 """Parameters of a pretrained encoder begin with this."""
@@ -88,9 +89,7 @@ class Optimizer:
         if adam := [_as_torch_group(group) for group in groups if not group.by_muon]:
             self._parts["adamw"] = torch.optim.AdamW(adam, lr=config.lr, betas=config.betas)
         if matrices := [_as_torch_group(group) for group in groups if group.by_muon]:
-            self._parts["muon"] = torch.optim.Muon(
-                matrices, lr=config.lr, momentum=config.momentum, adjust_lr_fn="match_rms_adamw"
-            )
+            self._parts["muon"] = Muon(matrices, lr=config.lr, momentum=config.momentum)
 
     def step(self, step: int) -> float:
         """Move the weights with the rate of optimiser step `step` (from 0); returns the share of the peak rate."""
