@@ -115,30 +115,45 @@ def read_array(row, data):
     (length,) = struct.unpack_from("<I", data)
     u = np.frombuffer(unzstd(data[4 : 4 + length]), np.uint8).astype(np.int64)
     if data[4 + length :]:
-        u[u == 255] += unshuffle(unzstd(data[4 + length :]), 4)
-    plane = ((u >> 1) ^ -(u & 1)).reshape(shape)
-    if encoding == "plane-delta":
-        plane = plane.cumsum(axis=0).cumsum(axis=1)
-    elif encoding == "plane-interpolate":
-        interpolate(plane)
-    return plane.astype(kind)
+        u[u == 48] += unshuffle(unzstd(data[4 + length :]), kind.itemsize)
+    differences = (u >> 1) ^ -(u & 1)
+    if encoding == "plane-pyramid":
+        return pyramid(differences, shape, kind)
+    plane = differences.reshape(shape)
+    return (plane.cumsum(axis=0).cumsum(axis=1) if encoding == "plane-delta" else plane).astype(kind)
 
 
-def interpolate(plane):
+def pyramid(differences, shape, kind):
     """Pixel by pixel, as the page says it."""
-    height, width = plane.shape
-    s = 1
-    while s < max(height, width):
-        s *= 2
-    while s > 1:
-        h = s // 2
-        for v in range(0, height, s):
-            for u in range(h, width, s):
-                plane[v, u] += (plane[v, u - h] + plane[v, u + h]) >> 1 if u + h < width else plane[v, u - h]
-        for u in range(0, width, h):
-            for v in range(h, height, s):
-                plane[v, u] += (plane[v - h, u] + plane[v + h, u]) >> 1 if v + h < height else plane[v - h, u]
-        s = h
+    height, width = shape
+    if min(shape) < 16:
+        return differences.reshape(shape).cumsum(axis=0).cumsum(axis=1).astype(kind)
+    plane = np.zeros(shape, dtype=kind)
+    coarse = plane[::2, ::2].shape
+    known = coarse[0] * coarse[1]
+    for row, column in ((1, 1), (0, 1), (1, 0)):
+        known += plane[row::2, column::2].size
+    start = len(differences) - known
+    assert start >= 0
+    plane[::2, ::2] = pyramid(differences[: start + coarse[0] * coarse[1]], coarse, kind)
+    start += coarse[0] * coarse[1]
+
+    def at(v, u, dv, du):
+        if not 0 <= v + dv < height:
+            dv = -dv
+        if not 0 <= u + du < width:
+            du = -du
+        return int(plane[v + dv, u + du])
+
+    diagonal, straight = [(-1, -1), (-1, 1), (1, -1), (1, 1)], [(0, -1), (0, 1), (-1, 0), (1, 0)]
+    for row, column, neighbours in ((1, 1, diagonal), (0, 1, straight), (1, 0, straight)):
+        for v in range(row, height, 2):
+            for u in range(column, width, 2):
+                four = sorted(at(v, u, *step) for step in neighbours)
+                mean = np.int64(four[1] + four[2]).astype(kind) >> 1
+                plane[v, u] = (differences[start] + mean).astype(kind)
+                start += 1
+    return plane
 
 
 def unshuffle(data, size):

@@ -84,7 +84,9 @@ def test_any_points_are_within_the_bound_or_the_same(points, bound):
         finite = np.isfinite(expected).all(axis=-1)
         wide = expected.astype(np.float64)
         error = np.linalg.norm(found[name][finite].astype(np.float64) - wide[finite], axis=-1)
-        assert (error <= bound * 1.0001 * np.linalg.norm(wide[finite] - origin, axis=-1)).all()
+        # A frame that is fitted, not given, has its camera where rounding puts it.
+        slack = 1e-15 * np.abs(wide[finite]).max(initial=0)
+        assert (error <= bound * 1.0001 * np.linalg.norm(wide[finite] - origin, axis=-1) + slack).all()
         # A whole map may be kept as float16 (half of its smallest step apart); what is not finite stays what it was.
         assert np.array_equal(np.isfinite(found[name]).all(axis=-1), finite)
 

@@ -14,7 +14,7 @@ PLANES = st.tuples(KINDS, SHAPES).flatmap(lambda drawn: hnp.arrays(*drawn))
 @given(PLANES, st.sampled_from(PREDICTORS))
 @settings(max_examples=80, deadline=None)
 def test_every_predictor_undoes_itself_for_any_numbers(plane, predictor):
-    assert np.array_equal(restore(predict(plane, predictor), predictor), plane)
+    assert np.array_equal(restore(predict(plane, predictor), predictor, plane.shape), plane)
 
 
 @given(PLANES)
@@ -29,18 +29,21 @@ def test_a_slope_leaves_nothing_and_noise_is_not_amplified():
     noise = np.random.default_rng(0).normal(scale=20, size=(40, 60)).round().astype(np.int32)
     slope = 3 * row - 2 * column
     assert pack_plane(slope)[0] == "delta"
-    assert not predict(slope, "delta")[1:, 1:].any()
-    assert pack_plane(slope + noise)[0] == "interpolate"
+    assert not predict(slope, "delta").reshape(40, 60)[1:, 1:].any()
+    assert pack_plane(slope + noise)[0] == "pyramid"
     assert pack_plane(noise)[0] == "none"
 
 
-def test_interpolation_is_the_mean_of_two_neighbours_rounded_down():
-    plane = np.array([[10, 0, 13], [0, 0, 0], [20, 0, 40]], dtype=np.int32)
-    rest = predict(plane, "interpolate")
-    # Row 0: 10 stays; 13 is one level further, predicted by 10 alone; between them stands floor(23 / 2).
-    assert rest[0].tolist() == [10, -11, 3]
-    assert rest[2].tolist() == [10, -30, 27]
-    assert rest[1].tolist() == [-15, 0, -26]
+def test_the_pyramid_predicts_the_mean_of_the_two_middle_neighbours():
+    plane = np.zeros((16, 17), dtype=np.int16)
+    plane[:3, :3] = [[10, 7, 13], [9, 100, 5], [20, 3, 40]]
+    rest = predict(plane, "pyramid")
+    # The coarsest plane is 8 x 9; then 8 x 8 centres, 8 x 8 pixels right of corners, 8 x 9 below them.
+    centres, right, below = np.split(rest[72:], [64, 128])
+    assert centres[0] == 100 - (13 + 20) // 2  # of 10, 13, 20, 40
+    assert right[0] == 7 - (13 + 100) // 2  # of 10, 13 and 100, which stands in for the row above it
+    assert below[0] == 9 - (20 + 100) // 2  # of 10, 20 and 100, which stands in for the column before it
+    assert right[8] == 3 - (20 + 40) // 2  # of 20, 40, 100 and 0
 
 
 def test_numbers_beyond_a_byte_cost_only_themselves():

@@ -120,7 +120,7 @@ class CompactCodec:
         if frame is not None and local is not None:
             moved = _to_world(frame, local.points)
             escaped = beyond_bound(moved, world, self.bound, frame[TRANSLATION])
-            if (escaped & finite_points(world)).sum() <= FEW_ESCAPED * escaped.size:
+            if not escaped.any() or (escaped & finite_points(world)).sum() <= FEW_ESCAPED * escaped.size:
                 return {**frame, **pack_escapes(WORLD, escaped, world)}, {"kind": "similarity"}
         if frame is None and POSE in kept:
             pose = kept[POSE].astype(np.float64)

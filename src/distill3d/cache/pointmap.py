@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from distill3d.cache.blob import Array
@@ -21,6 +22,8 @@ from distill3d.cache.similarity import spread_over
 PARTS = DISTANCE, RAY_X, RAY_Y = ".distance", ".ray_x", ".ray_y"
 SAFETY = 0.99
 """The steps use this share of the bound; the rest is for rounding in float32."""
+NEAREST = 1e-18
+"""Points nearer to the camera have no distance in single precision."""
 STEEPEST = 0.05
 """Points with z below this share of their distance (87 degrees off the axis) have no usable ray."""
 SHARES = (0.05, 0.15, 0.3, 0.45, 0.577)
@@ -77,25 +80,26 @@ def quantise_points(points: Array, bound: float, base: PointPlanes | None = None
     """
     x, y, z = (np.ascontiguousarray(points[..., axis]) for axis in range(3))
     with np.errstate(all="ignore"):
-        distance = np.sqrt(x * x + y * y + z * z)
-        finite = np.isfinite(distance)
-        usable = finite & (distance > 1e-18) & (z > STEEPEST * distance)
-        if int((finite & ~usable).sum()) > MOST_UNUSABLE * int(finite.sum()):
-            return None
-        rays = (x / z, y / z)
-        pinhole: tuple[tuple[float, ...], ...] | None = None
-        if base is None:
-            pinhole = _fit_pinhole(*rays, usable)
-            starts = _pinhole_rays(pinhole, usable.shape)
-        else:
-            starts = _rays(base)
-        stray = [ray - start for ray, start in zip(rays, starts, strict=True)]
+        squared = _squared_length(x, y, z)
+        usable = (z > STEEPEST * np.sqrt(squared)) & (squared > NEAREST**2)
+        all_usable = bool(usable.all())
+        if not all_usable:
+            finite = np.isfinite(squared)
+            usable &= finite
+            if np.count_nonzero(finite & ~usable) > MOST_UNUSABLE * np.count_nonzero(finite):
+                return None
+        stray = np.empty((2, *z.shape), dtype=np.float32)
+        for ray, side in zip(stray, (x, y), strict=True):
+            np.divide(side, z, out=ray)
+        pinhole = _fit_pinhole(stray, usable) if base is None else None
+        stray -= _pinhole_rays(pinhole, z.shape) if pinhole is not None else _rays(base)
         roughness = [_roughness(part, usable) for part in stray]
         distance_step, ray_step = _choose_steps(roughness, SAFETY * bound, base)
-        level = quantise(np.log(distance), distance_step, ~usable)
+        escaped = None if all_usable else ~usable
+        level = quantise(np.log(squared, out=squared), 2 * distance_step, escaped)
         if base is not None:
             level = level.astype(np.int32) - _ratio(base, distance_step) * base.planes[0].astype(np.int32)
-        planes = (level, *(quantise(part, ray_step, ~usable) for part in stray))
+        planes = (level, *(quantise(part, ray_step, escaped) for part in stray))
     return PointPlanes(planes=planes, distance_step=distance_step, ray_step=ray_step, pinhole=pinhole)
 
 
@@ -108,70 +112,90 @@ def dequantise_points(coded: PointPlanes, base: PointPlanes | None = None) -> Ar
     level = coded.planes[0]
     if base is not None:
         level = level + _ratio(base, coded.distance_step) * base.planes[0].astype(np.int32)
-    distance = exponential(level, coded.distance_step)
-    ray_x, ray_y = _rays(coded, base)
-    points = np.empty((3, *distance.shape), dtype=np.float32)
-    np.divide(distance, np.sqrt(1 + ray_x * ray_x + ray_y * ray_y), out=points[2])
-    np.multiply(ray_x, points[2], out=points[0])
-    np.multiply(ray_y, points[2], out=points[1])
+    x, y, z = points = np.empty((3, *level.shape), dtype=np.float32)
+    _rays(coded, base, out=points[:2])
+    z[...] = 1
+    for ray in (x, y):
+        cv2.accumulateSquare(ray, z)
+    np.sqrt(z, out=z)
+    np.divide(exponential(level, coded.distance_step), z, out=z)
+    x *= z
+    y *= z
     return np.moveaxis(points, 0, -1)
 
 
 def beyond_bound(decoded: Array, points: Array, bound: float, camera: Array | float = 0.0) -> Array:
     """Where a decoded point is neither within `bound` times its distance from `camera`, nor the very same."""
+    origins = np.broadcast_to(camera, 3).astype(np.float32)
     with np.errstate(all="ignore"):
-        error, distance = (np.zeros(points.shape[:-1], dtype=np.float32) for _ in range(2))
-        for axis, origin in enumerate(np.broadcast_to(camera, 3).astype(np.float32)):
-            own = points[..., axis]
-            error += np.square(decoded[..., axis] - own)
-            distance += np.square(own - origin)
-        beyond: Array = ~(error < np.float32(bound) ** 2 * distance)  # where both are infinite, this says nothing
+        error = _squared_length(*(decoded[..., axis] - points[..., axis] for axis in range(3)))
+        distance = _squared_length(*(points[..., axis] - origin for axis, origin in enumerate(origins)))
+        distance *= np.float32(bound) ** 2
+        beyond: Array = ~(error < distance)  # where both are infinite, this says nothing
     if beyond.any():
         beyond[beyond] = ~same_numbers(decoded[beyond], points[beyond]).all(axis=-1)
     return beyond
 
 
 def exponential(plane: Plane, step: float) -> Array:
-    """exp(step * n), float32. A table serves all pixels: that is quicker than so many exponentials."""
-    low, high = (int(plane.min()), int(plane.max())) if plane.size else (0, 0)
-    if high - low >= 1 << 16:
-        return np.asarray(np.exp(plane * step).astype(np.float32))
-    table = np.exp(np.arange(low, high + 1) * step).astype(np.float32)
-    return np.asarray(table.take(plane.astype(np.int64) - low))
+    """exp(step * n), float32: in single precision for 16 bits, where the products are exact (see `short_step`)."""
+    if plane.dtype == np.int16:
+        product = np.multiply(plane, np.float32(step))
+        return np.asarray(np.exp(product, out=product))
+    return np.asarray(np.exp(plane * step).astype(np.float32))
 
 
-def quantise(values: Array, step: float, escaped: Array) -> Plane:
+def short_step(step: float) -> float:
+    """The greatest number of nine bits up to `step`: its multiples by 16 bits are exact in single precision."""
+    mantissa, exponent = np.frexp(step)
+    return float(np.ldexp(np.floor(mantissa * 512), exponent - 9))
+
+
+def quantise(values: Array, step: float, escaped: Array | None) -> Plane:
     """The nearest whole multiple of `step`, in 16 bits if that is enough; where escaped, whatever packs well."""
-    scaled = fill_escaped(values, escaped) * np.float32(1 / step)
+    scaled = np.multiply(values if escaped is None else fill_escaped(values, escaped), np.float32(1 / step))
     np.rint(scaled, out=scaled)
     narrow = scaled.size == 0 or (scaled.min() >= _NARROW.min and scaled.max() <= _NARROW.max)
     return scaled.astype(np.int16 if narrow else np.int32)
 
 
-def _fit_pinhole(ray_x: Array, ray_y: Array, usable: Array) -> tuple[tuple[float, ...], ...]:
-    """The camera (with skew and roll) nearest to the rays."""
-    row, column = spread_over(usable)
+def _squared_length(*parts: Array) -> Array:
+    """The sum of the squares, float32."""
+    total = np.zeros(parts[0].shape, dtype=np.float32)
+    for part in parts:
+        cv2.accumulateSquare(part, total)
+    return total
+
+
+def _fit_pinhole(rays: Array, usable: Array) -> tuple[tuple[float, ...], ...]:
+    """The camera (with skew and roll) nearest to the rays (2, height, width)."""
+    row, column = spread_over(usable.shape, usable.__getitem__)
     design = np.stack([np.ones(len(row)), column, row], axis=1)
-    values = np.stack([ray[row, column] for ray in (ray_x, ray_y)], axis=1).astype(np.float64)
-    fit = np.linalg.lstsq(design, values, rcond=None)[0].astype(np.float32)
+    fit = np.linalg.lstsq(design, rays[:, row, column].T.astype(np.float64), rcond=None)[0].astype(np.float32)
     return tuple(fit[:, 0].tolist()), tuple(fit[:, 1].tolist())
 
 
-def _pinhole_rays(pinhole: Sequence[Sequence[float]], shape: tuple[int, ...]) -> list[Array]:
+def _pinhole_rays(pinhole: Sequence[Sequence[float]], shape: tuple[int, ...], out: Array | None = None) -> Array:
     column = np.arange(shape[1], dtype=np.float32)
     row = np.arange(shape[0], dtype=np.float32)[:, None]
-    return [np.float32(base) + np.float32(along) * column + np.float32(down) * row for base, along, down in pinhole]
+    rays = np.empty((2, *shape), dtype=np.float32) if out is None else out
+    for ray, (base, along, down) in zip(rays, pinhole, strict=True):
+        np.add(np.float32(base) + np.float32(along) * column, np.float32(down) * row, out=ray)
+    return rays
 
 
-def _rays(coded: PointPlanes, base: PointPlanes | None = None) -> list[Array]:
+def _rays(coded: PointPlanes, base: PointPlanes | None = None, out: Array | None = None) -> Array:
+    """x / z and y / z, float32 (2, height, width)."""
     if coded.pinhole is not None:
-        starts = _pinhole_rays(coded.pinhole, coded.planes[0].shape)
+        rays = _pinhole_rays(coded.pinhole, coded.planes[0].shape, out)
     elif base is not None:
-        starts = _rays(base)
+        rays = _rays(base, out=out)
     else:
         raise ValueError("a map that is kept as differences to another one, which is not there")
-    steps = zip(starts, coded.planes[1:], strict=True)
-    return [start + plane * np.float32(coded.ray_step) if plane.any() else start for start, plane in steps]
+    for ray, plane in zip(rays, coded.planes[1:], strict=True):
+        if plane.any():
+            ray += plane * np.float32(coded.ray_step)
+    return rays
 
 
 def _ratio(base: PointPlanes, distance_step: float) -> int:
@@ -182,7 +206,9 @@ def _ratio(base: PointPlanes, distance_step: float) -> int:
 def _choose_steps(roughness: Sequence[float], bound: float, base: PointPlanes | None) -> tuple[float, float]:
     """Steps of distance and of rays that share the bound at the least cost, for rays that stray so much."""
     if base is None:
-        choices = [(2 * float(np.log1p(bound * np.sqrt(1 - 2 * share**2))), 2 * share * bound) for share in SHARES]
+        choices = [
+            (short_step(2 * float(np.log1p(bound * np.sqrt(1 - 2 * share**2)))), 2 * share * bound) for share in SHARES
+        ]
     else:
         # Half its step leaves 0.6 of the bound to each axis; its own leaves what its rays have.
         left = float(np.sqrt((bound**2 - np.expm1(base.distance_step / 4) ** 2) / 2))

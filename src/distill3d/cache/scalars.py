@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import cv2
 import numpy as np
 
 from distill3d.cache.blob import Array
 from distill3d.cache.escapes import fill_escaped, pack_escapes
-from distill3d.cache.pointmap import SAFETY, exponential, quantise
+from distill3d.cache.pointmap import SAFETY, exponential, quantise, short_step
 
 LEVELS = 255
 """Steps between a confidence map's lowest and highest value."""
@@ -36,8 +37,9 @@ def pack_confidence(name: str, values: Array) -> tuple[dict[str, Array], dict[st
     if low > 0:
         values = np.log(values)
         low, high = float(np.log(np.float32(low))), float(np.log(np.float32(high)))
-    scaled = (values - np.float32(low)) * np.float32(LEVELS / (high - low) if high > low else 0)
-    plane = np.rint(scaled, out=scaled).clip(0, LEVELS).astype(np.int16)
+    scaled = values - np.float32(low)
+    scaled *= np.float32(LEVELS / (high - low) if high > low else 0)
+    plane = np.rint(scaled, out=scaled).clip(0, LEVELS, out=scaled).astype(np.int16)
     return {name + SPREAD: plane, **pack_escapes(name, escaped, original)}, note
 
 
@@ -50,12 +52,15 @@ def unpack_confidence(name: str, arrays: Mapping[str, Array], note: Mapping[str,
     low, high = note["low"], note["high"]
     share = np.arange(LEVELS + 1) / LEVELS
     table = low * (high / low) ** share if note["logarithmic"] else low + (high - low) * share
-    return np.asarray(table.astype(np.float32).take(arrays[name + SPREAD]))
+    levels = arrays[name + SPREAD]
+    if levels.size and not (levels.min() >= 0 and levels.max() <= LEVELS):
+        raise ValueError(f"levels from {levels.min()} to {levels.max()}, expected 0 to {LEVELS}")
+    return np.asarray(cv2.LUT(levels.astype(np.uint8), table.astype(np.float32)))
 
 
 def pack_depth(name: str, depth: Array, bound: float) -> tuple[dict[str, Array], dict[str, Any]]:
     """The logarithm in steps such that every depth is off by at most `bound` times itself; 0 (unknown) stays 0."""
-    step = 2 * float(np.log1p(SAFETY * bound))
+    step = short_step(2 * float(np.log1p(SAFETY * bound)))
     with np.errstate(all="ignore"):
         usable = np.isfinite(depth) & (depth > 1e-18)
         plane = quantise(np.log(depth), step, ~usable)
