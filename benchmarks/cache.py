@@ -26,6 +26,7 @@ from distill3d.cache.record import split_sample
 from distill3d.data.render.caster import render
 from distill3d.data.render.rooms import random_room, room_cameras
 from distill3d.geometry.cameras import pixel_grid
+from distill3d.memory import keep_freed_memory
 from distill3d.train.config import SamplingConfig
 from distill3d.train.samples import CacheDataset
 from distill3d.types import Prediction, Views
@@ -161,6 +162,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    keep_freed_memory()  # as the workers of the training feed do
     views = rooms(options.views)
     print(f"{options.views} views of {SIZE[0]}x{SIZE[1]}; times in ms of processor time; in brackets: npz / this")
     print(

@@ -112,6 +112,19 @@ def collate_views(records: Sequence[Record]) -> Record:
     return _join(records, dim=1)
 
 
+def concatenate(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    """As `torch.cat`, but in the order in memory of the first tensor, and a single tensor is not copied.
+
+    Maps of points from a cache have one coordinate after the other; turning them round costs more than reading them.
+    """
+    first = tensors[0]
+    if len(tensors) == 1:
+        return first
+    order = sorted(range(first.ndim), key=lambda axis: -first.stride()[axis])
+    joined = torch.cat([tensor.permute(order) for tensor in tensors], dim=order.index(dim % first.ndim))
+    return joined.permute([order.index(axis) for axis in range(first.ndim)])
+
+
 def _join(records: Sequence[Record], dim: int) -> Record:
     if not records:
         raise ValueError("need at least one record to join")
@@ -123,5 +136,5 @@ def _join(records: Sequence[Record], dim: int) -> Record:
             raise ValueError(f"{field.name} is present in {len(present)} of {len(values)} records; need all or none")
         if present:
             of_sample = dim == 1 and present[0].ndim == 1
-            joined[field.name] = present[0] if of_sample else torch.cat(present, dim=dim)
+            joined[field.name] = present[0] if of_sample else concatenate(present, dim)
     return dataclasses.replace(records[0], **joined)

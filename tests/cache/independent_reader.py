@@ -126,7 +126,7 @@ def read_array(row, data):
 def pyramid(differences, shape, kind):
     """Pixel by pixel, as the page says it."""
     height, width = shape
-    if min(shape) < 16:
+    if min(shape) < 32:
         return differences.reshape(shape).cumsum(axis=0).cumsum(axis=1).astype(kind)
     plane = np.zeros(shape, dtype=kind)
     coarse = plane[::2, ::2].shape

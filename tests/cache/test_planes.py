@@ -35,15 +35,15 @@ def test_a_slope_leaves_nothing_and_noise_is_not_amplified():
 
 
 def test_the_pyramid_predicts_the_mean_of_the_two_middle_neighbours():
-    plane = np.zeros((16, 17), dtype=np.int16)
+    plane = np.zeros((32, 34), dtype=np.int16)
     plane[:3, :3] = [[10, 7, 13], [9, 100, 5], [20, 3, 40]]
     rest = predict(plane, "pyramid")
-    # The coarsest plane is 8 x 9; then 8 x 8 centres, 8 x 8 pixels right of corners, 8 x 9 below them.
-    centres, right, below = np.split(rest[72:], [64, 128])
+    # The coarsest plane is 16 x 17, and so are centres, rights and belows.
+    _, centres, right, below = rest.reshape(4, -1)
     assert centres[0] == 100 - (13 + 20) // 2  # of 10, 13, 20, 40
     assert right[0] == 7 - (13 + 100) // 2  # of 10, 13 and 100, which stands in for the row above it
     assert below[0] == 9 - (20 + 100) // 2  # of 10, 20 and 100, which stands in for the column before it
-    assert right[8] == 3 - (20 + 40) // 2  # of 20, 40, 100 and 0
+    assert right[17] == 3 - (20 + 40) // 2  # of 20, 40, 100 and 0
 
 
 def test_numbers_beyond_a_byte_cost_only_themselves():

@@ -23,9 +23,9 @@ PROBE_ROWS = 16
 WORTH_BITS = {"none": 0.0, "delta": 0.02, "pyramid": 0.04}
 """What a predictor must save, in bits a pixel, to be worth its time."""
 BIG = 48
-"""Stands for all numbers from it on. Rare numbers cost a Huffman code of zstd, whose longest code has 11 bits, more than
-they do beside it: 255 in place of 48 makes noisy planes 2 to 5 % larger."""
-COARSEST = 16
+"""Stands for all numbers from it on. Rare numbers cost more within a Huffman code of zstd, whose longest code has 11
+bits, than beside it: 255 in place of 48 makes noisy planes 2 to 5 % larger."""
+COARSEST = 32
 """The pyramid ends where a side of its plane is shorter."""
 _LENGTH = struct.Struct("<I")
 # What is left is noise: searching it for matches costs time and even bytes (0.5 ms and 8 % of a plane of 224 x 518). A
@@ -45,17 +45,17 @@ def pack_differences(rest: Plane) -> bytes:
     """Differences as numbers without sign (0, -1, 1, -2, ... as 0, 1, 2, 3, ...), most of them a byte.
 
     A 32-bit length and so many bytes of zstd with one byte a pixel, `BIG` for all numbers from there on; then zstd of
-    those numbers less `BIG`, with the bits of the plane, first all lowest bytes and so on; nothing where there are none.
+    those numbers less `BIG`, as wide as the plane's, first all lowest bytes and so on; nothing where there are none.
     """
     folded = _fold(rest.reshape(-1))
     low = folded.clip(0, BIG).astype(np.uint8)  # `np.minimum` with a number takes ten times as long
-    packed = zstandard.ZstdCompressor(compression_params=_HUFFMAN).compress(low)
+    packed = zstandard.ZstdCompressor(compression_params=_HUFFMAN).compress(memoryview(low))
     big = np.flatnonzero(low == BIG)
     high = b""
     if big.size:
         above = folded[big] - folded.dtype.type(BIG)
         bytes_of = above.astype(above.dtype.newbyteorder("<")).view(np.uint8).reshape(big.size, -1)
-        high = zstandard.ZstdCompressor().compress(np.ascontiguousarray(bytes_of.T))
+        high = zstandard.ZstdCompressor().compress(np.ascontiguousarray(bytes_of.T).tobytes())
     return b"".join([_LENGTH.pack(len(packed)), packed, high])
 
 
@@ -191,7 +191,12 @@ def _from_pyramid(rest: Plane, shape: tuple[int, int]) -> Plane:
 def _around(corners: Plane, shape: tuple[int, ...]) -> Plane:
     """The corners about every centre of a plane: where its last row or column has none after it, the last stand in."""
     missing = [side // 2 + 1 - there for side, there in zip(shape, corners.shape, strict=True)]
-    return cv2.copyMakeBorder(corners, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
+    return _bordered(corners, 0, missing[0], 0, missing[1])
+
+
+def _bordered(plane: Plane, above: int, below: int, left: int, right: int) -> Plane:
+    """With so many rows and columns more on each side, the same as the last."""
+    return cv2.copyMakeBorder(plane, above, below, left, right, cv2.BORDER_REPLICATE)  # type: ignore[return-value]
 
 
 def _predict_centres(around: Plane) -> Plane:
@@ -201,17 +206,17 @@ def _predict_centres(around: Plane) -> Plane:
 def _predict_sides(around: Plane, centres: Plane, shape: tuple[int, ...]) -> tuple[Plane, Plane]:
     """Of the pixels right of the corners, and of those below them; `shape` is that of the corners."""
     rows, columns = shape
-    beside = cv2.copyMakeBorder(centres, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    beside = _bordered(centres, 1, 1, 1, 1)
     right = _middle(around[:rows, :-1], around[:rows, 1:], beside[:rows, 1:-1], beside[1 : rows + 1, 1:-1])
     below = _middle(around[:-1, :columns], around[1:, :columns], beside[1:-1, :columns], beside[1:-1, 1 : columns + 1])
     return right, below
 
 
 def _middle(a: Plane, b: Plane, c: Plane, d: Plane) -> Plane:
-    """The mean, rounded down, of the two middle ones of four numbers: an edge may have one of them on its other side."""
+    """The mean, rounded down, of the two middle ones of four numbers: one may lie on the other side of an edge."""
     # OpenCV takes half of NumPy's time for parts of a plane; its sums would saturate, these wrap around.
-    mean: Plane = cv2.max(cv2.min(a, b), cv2.min(c, d))
-    mean += cv2.min(cv2.max(a, b), cv2.max(c, d))
+    mean: Plane = cv2.max(cv2.min(a, b), cv2.min(c, d))  # type: ignore[assignment]
+    mean += cv2.min(cv2.max(a, b), cv2.max(c, d))  # type: ignore[arg-type]
     mean >>= 1
     return mean
 

@@ -91,8 +91,12 @@ def quantise_points(points: Array, bound: float, base: PointPlanes | None = None
         stray = np.empty((2, *z.shape), dtype=np.float32)
         for ray, side in zip(stray, (x, y), strict=True):
             np.divide(side, z, out=ray)
-        pinhole = _fit_pinhole(stray, usable) if base is None else None
-        stray -= _pinhole_rays(pinhole, z.shape) if pinhole is not None else _rays(base)
+        pinhole: tuple[tuple[float, ...], ...] | None = None
+        if base is None:
+            pinhole = _fit_pinhole(stray, usable)
+            stray -= _pinhole_rays(pinhole, z.shape)
+        else:
+            stray -= _rays(base)
         roughness = [_roughness(part, usable) for part in stray]
         distance_step, ray_step = _choose_steps(roughness, SAFETY * bound, base)
         escaped = None if all_usable else ~usable

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -16,7 +15,7 @@ from distill3d.cache import format as layout
 from distill3d.cache.blob import Array
 from distill3d.cache.codec import get_codec
 from distill3d.cache.index import SampleEntry, read_committed
-from distill3d.cache.record import join_sample, unpack_image
+from distill3d.cache.record import join_images, join_sample, stack_views, unpack_image
 from distill3d.cache.remote import LocalCopy, RemoteShards, as_url, is_url
 from distill3d.cache.shards import LocalShards, Shards
 from distill3d.cache.similarity import ROTATION, SCALE, TRANSLATION
@@ -145,13 +144,11 @@ class CacheReader:
         chosen = list(range(entry.num_views) if views is None else views)
         if not chosen or min(chosen) < 0 or max(chosen) >= entry.num_views:
             raise CacheError(f"sample {key} has views 0 to {entry.num_views - 1}; asked for {chosen}")
-        parts: list[dict[str, Array]] = []
-        images: list[Tensor] = []
-        for view in chosen:
-            parts.append(self._codec.decode(self._read(entry, view, "label")))
-            images.append(unpack_image(self._read(entry, view, "image")))
-        found, prediction = join_sample(torch.stack(images)[None].float().div_(255), parts)
-        similarity = _join_similarity(parts)
+        count = len(chosen)
+        images = join_images((self._read(entry, view, "image") for view in chosen), count)
+        stacked = stack_views((self._codec.decode(self._read(entry, view, "label")) for view in chosen), count)
+        found, prediction = join_sample(images, stacked)
+        similarity = _similarity(stacked)
         if similarity is not None and prediction.world_from_camera is None:
             prediction = replace(prediction, world_from_camera=_poses(similarity))
         return CachedSample(
@@ -232,14 +229,11 @@ def _blob_name(kind: str, view: int) -> str:
     return "sample.json" if kind == "sample" else f"{kind} of view {view}"
 
 
-def _join_similarity(parts: Sequence[Mapping[str, Array]]) -> Similarity | None:
-    if not all(SCALE in part for part in parts):
+def _similarity(stacked: Mapping[str, Array]) -> Similarity | None:
+    if SCALE not in stacked:
         return None
-    stacked = {
-        name: torch.from_numpy(np.stack([part[name] for part in parts])[None])
-        for name in (SCALE, ROTATION, TRANSLATION)
-    }
-    return Similarity(scale=stacked[SCALE], rotation=stacked[ROTATION], translation=stacked[TRANSLATION])
+    scale, rotation, translation = (torch.from_numpy(stacked[name]) for name in (SCALE, ROTATION, TRANSLATION))
+    return Similarity(scale=scale, rotation=rotation, translation=translation)
 
 
 def _poses(similarity: Similarity) -> Tensor:

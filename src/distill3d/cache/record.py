@@ -5,7 +5,7 @@ The ground-truth `depth` of the views is left with the data set it came from; ev
 
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import cv2
@@ -60,23 +60,47 @@ def split_sample(key: str, views: Views, prediction: Prediction) -> list[dict[st
     ]
 
 
-def join_sample(
-    images: Float[Tensor, "1 views 3 height width"], parts: Sequence[Mapping[str, Array]]
-) -> tuple[Views, Prediction]:
-    """The records again, from the arrays of some views in the order given.
+def stack_views(parts: Iterable[Mapping[str, Array]], num_views: int) -> dict[str, Array]:
+    """The arrays of the views, [1 views ...]. Each view is copied and let go before the next is asked for.
 
-    A field that only some of the views have is left out.
+    A name that only some of the views have is left out. A map keeps the order in memory that it has in the first view.
+
+    Raises:
+        CacheError: maps of several sizes.
     """
-    shared = set(parts[0]).intersection(*parts[1:])
-    joined: dict[str, Tensor] = {}
-    for name in shared:
-        array = np.stack([part[name] for part in parts])[None]
-        if name.split(".")[1] in PER_SAMPLE and bool((array == array[:, :1]).all()):
-            array = array[:, 0]  # a monocular model has a `metric_scale` for each view; they differ
-        joined[name] = torch.from_numpy(np.ascontiguousarray(array))
-    views = {name: joined.get(f"views.{name}") for name in VIEW_FIELDS}
-    prediction = {name: joined.get(f"prediction.{name}") for name in PREDICTION_FIELDS}
+    stacked: dict[str, Array] = {}
+    for view, part in enumerate(parts):
+        for name in list(stacked) if view else part:
+            array = part.get(name)
+            if array is None:
+                del stacked[name]
+                continue
+            stack = stacked.setdefault(name, _stack_of(num_views, array))
+            if stack.shape[2:] != array.shape:
+                raise CacheError(f"{name} of view {view} has shape {array.shape}, that of others {stack.shape[2:]}")
+            stack[0, view] = array
+    return stacked
+
+
+def join_sample(
+    images: Float[Tensor, "1 views 3 height width"], stacked: Mapping[str, Array]
+) -> tuple[Views, Prediction]:
+    """The records again, from the arrays of their views."""
+    found: dict[str, Tensor] = {}
+    for name, stack in stacked.items():
+        if name.split(".")[1] in PER_SAMPLE and bool((stack == stack[:, :1]).all()):
+            stack = stack[:, 0]  # a monocular model has a `metric_scale` for each view; they differ
+        found[name] = torch.from_numpy(stack)
+    views = {name: found.get(f"views.{name}") for name in VIEW_FIELDS}
+    prediction = {name: found.get(f"prediction.{name}") for name in PREDICTION_FIELDS}
     return Views(images=images, **views), Prediction(**prediction)
+
+
+def _stack_of(count: int, array: Array) -> Array:
+    """Room for so many arrays [1 count ...], each in the order in memory of this one."""
+    order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+    room = np.empty((1, count, *(array.shape[axis] for axis in order)), dtype=array.dtype)
+    return room.transpose(0, 1, *(2 + order.index(axis) for axis in range(array.ndim)))
 
 
 def pack_image(image: Float[Tensor, "3 height width"], jpeg_quality: int | None = None) -> bytes:
@@ -91,17 +115,35 @@ def pack_image(image: Float[Tensor, "3 height width"], jpeg_quality: int | None 
     return buffer.getvalue()
 
 
-def unpack_image(data: bytes | memoryview) -> UInt8[Tensor, "3 height width"]:
-    """RGB levels of a PNG or JPEG.
+def unpack_image(data: bytes | memoryview) -> UInt8[np.ndarray[Any, Any], "height width 3"]:
+    """BGR levels of a PNG or JPEG, as OpenCV gives them: it takes half of Pillow's time for JPEG, four fifths for PNG.
 
     Raises:
         CacheError: it is neither, or damaged.
     """
-    # OpenCV takes half of Pillow's time for JPEG, and four fifths for PNG.
     levels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
     if levels is None:
         raise CacheError("a photo cannot be decoded; the shard is damaged")
-    return torch.from_numpy(np.ascontiguousarray(levels[..., ::-1].transpose(2, 0, 1)))
+    return levels
+
+
+def join_images(photos: Iterable[bytes | memoryview], num_views: int) -> Float[Tensor, "1 views 3 height width"]:
+    """The photos of a sample as RGB in [0, 1].
+
+    Raises:
+        CacheError: a photo is damaged, or of another size than the first.
+    """
+    images = np.empty(0, dtype=np.float32)
+    for view, photo in enumerate(photos):
+        levels = unpack_image(photo)
+        if view == 0:
+            images = np.empty((1, num_views, 3, *levels.shape[:2]), dtype=np.float32)
+        if levels.shape[:2] != images.shape[3:]:
+            raise CacheError(f"photo {view} is {levels.shape[:2]}, the first {images.shape[3:]}; the shard is damaged")
+        for channel, out in zip((2, 1, 0), images[0, view], strict=True):
+            out[...] = cv2.extractChannel(levels, channel)
+            out /= 255
+    return torch.from_numpy(images)
 
 
 def _to_array(value: Tensor) -> Array:

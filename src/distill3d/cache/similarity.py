@@ -20,6 +20,7 @@ SCALE, ROTATION, TRANSLATION = "similarity.scale", "similarity.rotation", "simil
 
 def fit_similarity(local: Array, world: Array) -> dict[str, Array] | None:
     """The similarity that takes the local map to the world map, float64; `None` where the points do not fix one."""
+
     def tells(pixels: Pixels) -> Array:
         # A point at the camera itself is a pixel without a label (sparse depth): it says nothing of the rotation.
         return finite_points(local[pixels]) & finite_points(world[pixels]) & local[pixels].any(axis=-1)

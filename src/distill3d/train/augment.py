@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from distill3d.geometry.cameras import crop_intrinsics
-from distill3d.types import Prediction, Views
+from distill3d.types import Prediction, Views, concatenate
 
 Labelled = tuple[Views, Prediction, Bool[Tensor, "batch views height width"]]
 """Photos, labels, and where these are to be believed."""
@@ -42,8 +42,9 @@ def mirror(views: Views, target: Prediction, valid: Tensor) -> Labelled:
     for name in _LABEL_MAPS:
         value = getattr(target, name)
         if value is not None:
-            value = value.flip(3)
-            labels[name] = value * value.new_tensor([-1, 1, 1]) if name in _DIRECTED else value
+            labels[name] = value.flip(3)
+            if name in _DIRECTED:
+                labels[name][..., 0].neg_()
     return (
         replace(views, images=images, **photo, **_mirrored_cameras(views, width)),
         replace(target, **labels, **_mirrored_cameras(target, width)),
@@ -110,10 +111,10 @@ def crop(
     def cut(maps: Tensor, axis: int) -> Tensor:
         """Rows are the given axis, columns the next; views are the second."""
         windows = [
-            maps[:, view].narrow(axis - 1, row, size[0]).narrow(axis, column, size[1])
+            maps[:, view : view + 1].narrow(axis, row, size[0]).narrow(axis + 1, column, size[1])
             for view, (row, column) in enumerate(corners)
         ]
-        return torch.stack(windows, dim=1)
+        return concatenate(windows, dim=1)
 
     def moved(intrinsics: Float[Tensor, "batch views 3 3"] | None) -> Float[Tensor, "batch views 3 3"] | None:
         if intrinsics is None:

@@ -44,8 +44,10 @@ def rebase(
     moved = reference_from_world[:, None] @ poses
     world = prediction.pointmap_world
     if world is not None:
-        batch = world.shape[0]
-        # Subtract before rotating: points far from the origin lose fewer bits.
-        offset = world - reference[:, None, None, None, :3, 3]
-        world = (offset.reshape(batch, -1, 3) @ reference[:, :3, :3]).reshape(world.shape)
+        # Subtract before rotating: points far from the origin lose fewer bits. One coordinate after the other, as the
+        # cache lays them out: as rows of three, the product takes twice as long.
+        offset = (world - reference[:, None, None, None, :3, 3]).flatten(2, 3).transpose(-1, -2)
+        rotated = reference[:, None, :3, :3].transpose(-1, -2) @ offset
+        batch, views, height, width = world.shape[:4]
+        world = rotated.view(batch, views, 3, height, width).permute(0, 1, 3, 4, 2)
     return replace(prediction, pointmap_world=world, world_from_camera=moved)

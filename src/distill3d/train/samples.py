@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from distill3d.cache.reader import CachedSample, CacheReader
 from distill3d.errors import ConfigError
+from distill3d.memory import keep_freed_memory
 from distill3d.train.augment import crop, draw_window, mirror
 from distill3d.train.config import SamplingConfig
 from distill3d.train.job import NumberedBatches
@@ -184,11 +185,16 @@ def batches_in_order(batches: NumberedBatches, numbers: Sequence[int], workers: 
         batch_size=None,
         sampler=list(numbers),
         num_workers=workers,
-        worker_init_fn=outlive_stop_requests,
+        worker_init_fn=_prepare_worker,
         # The loader draws a seed for its workers; nothing here uses it, but the global generator must not move.
         generator=torch.Generator(),
     )
     return iter(loader)
+
+
+def _prepare_worker(worker: int) -> None:
+    outlive_stop_requests(worker)
+    keep_freed_memory()
 
 
 def split_keys(keys: Sequence[str], share: float, seed: int) -> tuple[list[str], list[str]]:

@@ -1,0 +1,32 @@
+import subprocess
+import sys
+
+import pytest
+
+from distill3d.memory import keep_freed_memory
+
+FAULTS = """
+import resource, numpy
+from distill3d.memory import keep_freed_memory
+{call}
+def work():
+    arrays = [numpy.ones(24 << 18, dtype=numpy.float32) for _ in range(6)]  # 24 MiB each
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(call: str) -> int:
+    return int(subprocess.run([sys.executable, "-c", FAULTS.format(call=call)], capture_output=True, check=True).stdout)
+
+
+def test_freed_memory_is_used_again_without_asking_the_system():
+    kept = page_faults("assert keep_freed_memory()") if sys.platform.startswith("linux") else None
+    if kept is None:
+        assert not keep_freed_memory()
+        pytest.skip("only glibc is asked to keep memory")
+    assert kept < 100
+    assert kept < page_faults("")
