@@ -68,20 +68,54 @@ def unpack_blob(data: bytes) -> Blob:
     Raises:
         CacheError: the bytes are not a blob, or are cut short.
     """
+    parts, notes = read_parts(data)
+    return Blob(arrays={name: decode_part(part) for name, part in parts.items()}, notes=notes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """An array of a blob, still packed."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    encoding: str
+    data: bytes
+
+
+def read_parts(data: bytes) -> tuple[dict[str, Part], dict[str, Any]]:
+    """The packed arrays of a blob by their names, and its notes.
+
+    Raises:
+        CacheError: the bytes are not a blob.
+    """
     if len(data) < PREFIX.size or data[:4] != MAGIC:
         raise CacheError(f"found {data[:4]!r} where a view's labels start with {MAGIC!r}; the shard is damaged")
     _, length = PREFIX.unpack_from(data)
     offset = PREFIX.size + length
     try:
         head = json.loads(data[PREFIX.size : offset])
-        arrays: dict[str, Array] = {}
+        parts: dict[str, Part] = {}
         for row in head["arrays"]:
-            part = data[offset : offset + row["size"]]
-            arrays[row["name"]] = _decode(row["encoding"], part, row["dtype"], tuple(row["shape"]))
+            packed = data[offset : offset + row["size"]]
+            parts[row["name"]] = Part(
+                dtype=row["dtype"], shape=tuple(row["shape"]), encoding=row["encoding"], data=packed
+            )
             offset += row["size"]
+        return parts, head["notes"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CacheError(f"a view's labels cannot be decoded ({error}); the shard is damaged") from error
+
+
+def decode_part(part: Part) -> Array:
+    """The array.
+
+    Raises:
+        CacheError: its bytes are damaged or cut short.
+    """
+    try:
+        return _decode(part.encoding, part.data, part.dtype, part.shape)
     except (ValueError, KeyError, TypeError, struct.error, zstandard.ZstdError) as error:
         raise CacheError(f"a view's labels cannot be decoded ({error}); the shard is damaged") from error
-    return Blob(arrays=arrays, notes=head["notes"])
 
 
 def _encode(array: Array, level: int) -> tuple[str, bytes]:

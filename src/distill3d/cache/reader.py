@@ -12,9 +12,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from distill3d.cache import format as layout
-from distill3d.cache.blob import Array
 from distill3d.cache.codec import get_codec
 from distill3d.cache.index import SampleEntry, read_committed
+from distill3d.cache.on_device import decode_on
 from distill3d.cache.record import join_images, join_sample, stack_views, unpack_image
 from distill3d.cache.remote import LocalCopy, RemoteShards, as_url, is_url
 from distill3d.cache.shards import LocalShards, Shards
@@ -134,8 +134,10 @@ class CacheReader:
         found: dict[str, Any] = json.loads(self.entry(key).info)
         return found
 
-    def load(self, key: str, views: Sequence[int] | None = None) -> CachedSample:
+    def load(self, key: str, views: Sequence[int] | None = None, *, device: torch.device | str = "cpu") -> CachedSample:
         """The given views of a sample, in the given order; all of them by default. Only their blobs are read.
+
+        For another `device` than the CPU, labels of codec `compact` cross to it packed and are decoded there.
 
         Raises:
             CacheError: no such sample or view, or a damaged blob.
@@ -146,7 +148,14 @@ class CacheReader:
             raise CacheError(f"sample {key} has views 0 to {entry.num_views - 1}; asked for {chosen}")
         count = len(chosen)
         images = join_images((self._read(entry, view, "image") for view in chosen), count)
-        stacked = stack_views((self._codec.decode(self._read(entry, view, "label")) for view in chosen), count)
+        blobs = (self._read(entry, view, "label") for view in chosen)
+        device = torch.device(device)
+        if device.type != "cpu" and self.header.codec == "compact":
+            stacked = {name: value[None] for name, value in decode_on(device, list(blobs)).items()}
+        else:
+            stacked = stack_views(map(self._codec.decode, blobs), count)
+            stacked = {name: value.to(device) for name, value in stacked.items()}
+        images = images.to(device)
         found, prediction = join_sample(images, stacked)
         similarity = _similarity(stacked)
         if similarity is not None and prediction.world_from_camera is None:
@@ -229,16 +238,15 @@ def _blob_name(kind: str, view: int) -> str:
     return "sample.json" if kind == "sample" else f"{kind} of view {view}"
 
 
-def _similarity(stacked: Mapping[str, Array]) -> Similarity | None:
+def _similarity(stacked: Mapping[str, Tensor]) -> Similarity | None:
     if SCALE not in stacked:
         return None
-    scale, rotation, translation = (torch.from_numpy(stacked[name]) for name in (SCALE, ROTATION, TRANSLATION))
-    return Similarity(scale=scale, rotation=rotation, translation=translation)
+    return Similarity(scale=stacked[SCALE], rotation=stacked[ROTATION], translation=stacked[TRANSLATION])
 
 
 def _poses(similarity: Similarity) -> Tensor:
     """Cameras in units of the world map: its scale is not part of a pose."""
-    pose = torch.eye(4).repeat(*similarity.scale.shape, 1, 1)
+    pose = torch.eye(4, device=similarity.scale.device).repeat(*similarity.scale.shape, 1, 1)
     pose[..., :3, :3] = similarity.rotation.float()
     pose[..., :3, 3] = similarity.translation.float()
     return pose

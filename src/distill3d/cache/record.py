@@ -60,7 +60,7 @@ def split_sample(key: str, views: Views, prediction: Prediction) -> list[dict[st
     ]
 
 
-def stack_views(parts: Iterable[Mapping[str, Array]], num_views: int) -> dict[str, Array]:
+def stack_views(parts: Iterable[Mapping[str, Array]], num_views: int) -> dict[str, Tensor]:
     """The arrays of the views, [1 views ...]. Each view is copied and let go before the next is asked for.
 
     A name that only some of the views have is left out. A map keeps the order in memory that it has in the first view.
@@ -79,18 +79,18 @@ def stack_views(parts: Iterable[Mapping[str, Array]], num_views: int) -> dict[st
             if stack.shape[2:] != array.shape:
                 raise CacheError(f"{name} of view {view} has shape {array.shape}, that of others {stack.shape[2:]}")
             stack[0, view] = array
-    return stacked
+    return {name: torch.from_numpy(stack) for name, stack in stacked.items()}
 
 
 def join_sample(
-    images: Float[Tensor, "1 views 3 height width"], stacked: Mapping[str, Array]
+    images: Float[Tensor, "1 views 3 height width"], stacked: Mapping[str, Tensor]
 ) -> tuple[Views, Prediction]:
     """The records again, from the arrays of their views."""
     found: dict[str, Tensor] = {}
     for name, stack in stacked.items():
         if name.split(".")[1] in PER_SAMPLE and bool((stack == stack[:, :1]).all()):
             stack = stack[:, 0]  # a monocular model has a `metric_scale` for each view; they differ
-        found[name] = torch.from_numpy(stack)
+        found[name] = stack
     views = {name: found.get(f"views.{name}") for name in VIEW_FIELDS}
     prediction = {name: found.get(f"prediction.{name}") for name in PREDICTION_FIELDS}
     return Views(images=images, **views), Prediction(**prediction)
