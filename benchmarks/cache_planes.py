@@ -4,8 +4,8 @@ Run with `OMP_NUM_THREADS=1 python benchmarks/cache_planes.py` (needs pcodec and
 kilobytes for the distance plane of a 224 x 518 view of a room (mean over views) and the processor time of packing it.
 Besides the predictors of the cache: `interpolate`, the mean of two neighbours, in rows and then in columns; `directed`,
 the mean of two opposite neighbours in the direction of least change, or of all four; and `other view`, where a pixel
-that the view before sees too is predicted by that view's depth, through the exact poses. `entropy` is what no coder that
-looks at one difference at a time can do without.
+that the view before sees too is predicted by that view's depth, through the exact poses. `entropy` is what no coder
+that looks at one difference at a time can do without.
 """
 
 import importlib

@@ -87,7 +87,7 @@ def test_the_same_labels_as_one_by_one(device, kinds, bound):
 def test_a_damaged_blob_is_an_error():
     codec = get_codec("compact")
     blob = codec.encode(next(views_of(np.random.default_rng(0), ["plain"]))).data
-    with pytest.raises(CacheError, match="cannot be decoded|damaged"):
+    with pytest.raises(CacheError, match="damaged"):
         decode_on("cpu", [blob, blob[:200]])
 
 
@@ -99,6 +99,7 @@ def test_a_sample_is_loaded_on_the_accelerator(tmp_path, codec):
         writer.add("a", views, prediction)
     reader = CacheReader(tmp_path / "c")
     here, there = reader.load("a"), reader.load("a", device="cuda")
-    assert there.views.images.is_cuda and there.valid.is_cuda
+    assert there.views.images.is_cuda
+    assert there.valid.is_cuda
     torch.testing.assert_close(there.prediction.pointmap_world.cpu(), here.prediction.pointmap_world)
     assert torch.equal(there.valid.cpu(), here.valid)
