@@ -121,8 +121,8 @@ def dequantise_points(coded: PointPlanes, base: PointPlanes | None = None) -> Ar
     z[...] = 1
     for ray in (x, y):
         cv2.accumulateSquare(ray, z)
-    np.sqrt(z, out=z)
-    np.divide(exponential(level, coded.distance_step), z, out=z)
+    cv2.pow(z, -0.5, dst=z)
+    z *= exponential(level, coded.distance_step)
     x *= z
     y *= z
     return np.moveaxis(points, 0, -1)
@@ -180,11 +180,12 @@ def _fit_pinhole(rays: Array, usable: Array) -> tuple[tuple[float, ...], ...]:
 
 
 def _pinhole_rays(pinhole: Sequence[Sequence[float]], shape: tuple[int, ...], out: Array | None = None) -> Array:
-    column = np.arange(shape[1], dtype=np.float32)
-    row = np.arange(shape[0], dtype=np.float32)[:, None]
+    column, row = (np.arange(side, dtype=np.float32) for side in shape[::-1])
     rays = np.empty((2, *shape), dtype=np.float32) if out is None else out
-    for ray, (base, along, down) in zip(rays, pinhole, strict=True):
-        np.add(np.float32(base) + np.float32(along) * column, np.float32(down) * row, out=ray)
+    # A product of thin matrices takes a quarter of the time of adding a row and a column.
+    rows = np.stack([np.ones_like(row), row], axis=1)
+    for ray, (base, along, down) in zip(rays, np.array(pinhole, dtype=np.float32), strict=True):
+        np.matmul(rows, np.stack([base + along * column, np.full_like(column, down)]), out=ray)
     return rays
 
 
@@ -198,7 +199,7 @@ def _rays(coded: PointPlanes, base: PointPlanes | None = None, out: Array | None
         raise ValueError("a map that is kept as differences to another one, which is not there")
     for ray, plane in zip(rays, coded.planes[1:], strict=True):
         if plane.any():
-            ray += plane * np.float32(coded.ray_step)
+            cv2.addWeighted(ray, 1.0, plane, coded.ray_step, 0.0, dst=ray, dtype=cv2.CV_32F)
     return rays
 
 
