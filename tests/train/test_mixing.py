@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 
 from distill3d.errors import ConfigError
-from distill3d.train.mixing import MixedBatches, Source
+from distill3d.train.mixing import MixedBatches, Source, by_weight
 
 
 class Numbers:
@@ -54,3 +54,18 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 def test_an_empty_mix_is_refused():
     with pytest.raises(ConfigError, match="has no batches"):
         mix(photos=0, replay=0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "counts"), [(None, {"a": 10, "b": 30}), ((3, 1), {"a": 30, "b": 10}), ((0, 2.5), {"b": 40})]
+)
+def test_an_epoch_is_shared_out_by_weight(weights, counts):
+    mix = by_weight({"a": Numbers(10), "b": Numbers(30)}, weights, seed=0)
+    assert len(mix) == 40
+    assert Counter(mix[number].source for number in range(40)) == counts
+    assert [mix.unmarked()[number] for number in range(40)] == [mix[number].batch for number in range(40)]
+
+
+def test_a_rare_source_still_has_its_turn():
+    mix = by_weight({"a": Numbers(10), "b": Numbers(10)}, (1.0, 1e-6), seed=0)
+    assert [source.per_epoch for source in mix.sources] == [20, 1]

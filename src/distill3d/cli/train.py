@@ -18,7 +18,7 @@ from distill3d.train.recipes import RECIPES, get_recipe
 class TrainArguments:
     """What was said on the command line; see `_parse`."""
 
-    cache: Path
+    cache: tuple[Path, ...]
     out: Path
     validation_cache: Path | None
     resume: bool
@@ -31,7 +31,7 @@ def _parse(recipe: str, arguments: Sequence[str]) -> TrainArguments:
 
     # A function, not the record itself: the record's defaults do not know the recipe.
     def read(
-        cache: Path,
+        cache: tuple[Path, ...],
         out: Path,
         validation_cache: Path | None = None,
         resume: bool = False,
@@ -40,9 +40,9 @@ def _parse(recipe: str, arguments: Sequence[str]) -> TrainArguments:
         """Distil a student from a teacher's cache. Every setting of the recipe can be changed on the command line.
 
         Args:
-            cache: folder of `distill3d cache build`.
+            cache: folders of `distill3d cache build`; of several, every batch comes from one (see --data.weights).
             out: run folder to write: config.json, metrics.jsonl, checkpoints/, pictures/, student.safetensors.
-            validation_cache: labels to watch on; None holds back a share of the cache.
+            validation_cache: labels to watch on; None holds back a share of every cache.
             resume: go on from the newest checkpoint of the run folder.
             config: the recipe, with what was changed.
         """

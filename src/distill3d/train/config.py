@@ -68,6 +68,8 @@ class SamplingConfig:
     """Range of width / height of these windows, drawn for each batch; None: that of the photos."""
     crop_multiple: int = 14
     """Windows measure a multiple of so many pixels: the student's patch."""
+    weights: tuple[float, ...] | None = None
+    """Of several caches: shares of the batches that come from each; None: by their sizes."""
     mask_percentile: float = 0.0
     """Share (in percent) of each view's pixels, the least confident of the teacher, that are left out."""
     memory_mb: int = 4000

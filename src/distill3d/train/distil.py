@@ -1,6 +1,7 @@
-"""Distilling: a student learns what a teacher said, from a cache."""
+"""Distilling: a student learns what teachers said, from caches."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import torch
 from torch import nn
 
 from distill3d.cache.reader import CacheReader
+from distill3d.errors import ConfigError
 from distill3d.files import PathLike
 from distill3d.losses.distill import distill_loss
 from distill3d.losses.terms import LossTerms
 from distill3d.train.config import DistillConfig
 from distill3d.train.job import Job, Seen
 from distill3d.train.loop import TrainSummary, run_job
+from distill3d.train.mixing import by_weight
 from distill3d.train.provenance import STUDENT, save_student
 from distill3d.train.resume import cache_identity
 from distill3d.train.samples import Batch, CacheDataset, split_keys
@@ -24,7 +27,7 @@ from distill3d.types import to_device
 
 def train(
     config: DistillConfig,
-    cache_path: PathLike,
+    cache_path: PathLike | Sequence[PathLike],
     out: PathLike,
     *,
     validation_cache: PathLike | None = None,
@@ -37,9 +40,9 @@ def train(
 
     Args:
         config: all settings; see `recipes`.
-        cache_path: labels to learn from.
+        cache_path: labels to learn from; of several caches, every batch comes from one (`data.weights`).
         out: the run folder; it must be new or empty unless the run is resumed in it.
-        validation_cache: labels to watch on; None holds back a share of the training cache.
+        validation_cache: labels to watch on; None holds back a share of every training cache.
         resume: a run folder (its newest checkpoint) or one checkpoint to go on from.
 
     Raises:
@@ -50,31 +53,58 @@ def train(
 
 
 class DistillJob(Job):
-    """A student, a cache, and the loss between them."""
+    """A student, caches, and the loss between them."""
 
     config: DistillConfig
-    batches: CacheDataset
     weights = STUDENT
     # These only mattered at the start.
     free = ("initial_weights", "mean_map_start", "pretrained_encoder")
 
-    def __init__(self, config: DistillConfig, cache_path: PathLike, validation_cache: PathLike | None = None) -> None:
+    def __init__(
+        self,
+        config: DistillConfig,
+        cache_path: PathLike | Sequence[PathLike],
+        validation_cache: PathLike | None = None,
+    ) -> None:
         """Open the data.
 
         Raises:
             CacheError: a cache that cannot be read.
-            ConfigError: it has no samples, or groups of fewer views than asked for.
+            ConfigError: it has no samples, or groups of fewer views than asked for; weights that do not fit the caches.
         """
         self.config = config
-        self._paths = str(cache_path), None if validation_cache is None else str(validation_cache)
-        self._reader, keys, self._watched = _open_data(config, cache_path, validation_cache)
-        self.batches = CacheDataset(
-            self._reader, keys, config.data, views=config.views, batch=config.batch, seed=config.seed
-        )
-        self.identity = cache_identity(self._reader, keys)
+        self._paths = [cache_path] if isinstance(cache_path, str | os.PathLike) else list(cache_path)
+        self._validation = validation_cache
+        self._caches = [CacheReader(path) for path in self._paths]
+        watches = bool(config.validation.every_steps) and not config.overfit
+        training, watched = {}, {}
+        self._identities = []
+        for path, cache in zip(self._paths, self._caches, strict=True):
+            keys, held = list(cache.keys()), list[str]()
+            if watches and validation_cache is None:
+                keys, held = split_keys(keys, config.validation.held_out, config.seed)
+            training[str(path)] = CacheDataset(
+                cache, keys, config.data, views=config.views, batch=config.batch, seed=config.seed
+            )
+            self._identities.append(cache_identity(cache, keys))
+            if held:
+                watched[str(path)] = _to_watch(config, cache, held)
+        if watches and validation_cache is not None:
+            cache = CacheReader(validation_cache)
+            watched[str(validation_cache)] = _to_watch(config, cache, list(cache.keys()))
+        if len(training) < len(self._paths):
+            raise ConfigError(f"A cache is named twice in {', '.join(map(str, self._paths))}. Use weights instead.")
+        mix = by_weight(training, config.data.weights, seed=config.seed)
+        self.batches = mix.unmarked()
+        self._watched = by_weight(watched, None, seed=config.seed).unmarked() if watched else None
         self.watched = self._watched is not None
-        words = (config.student, config.variant, len(keys), len(self.batches))
-        self.title = "{} {} on {} samples in {} batches an epoch".format(*words)
+        only, *more = self._identities
+        self.identity = {"caches": self._identities} if more else only
+        samples = sum(identity["samples"] for identity in self._identities)
+        self.title = f"{config.student} {config.variant} on {samples} samples in {len(mix)} batches an epoch"
+        if more:
+            shares = ", ".join(f"{source.per_epoch} from {source.name}" for source in mix.sources)
+            self.title = f"{self.title}: {shares}"
 
     def build(self) -> nn.Module:
         """A fresh student."""
@@ -104,33 +134,20 @@ class DistillJob(Job):
 
     def describe(self) -> dict[str, Any]:
         """The caches."""
-        cache_path, validation_cache = self._paths
-        header = {"header_fields": self._reader.header.plain()}
-        return {"cache": {"path": cache_path, **self.identity, **header}, "validation_cache": validation_cache}
+        caches = [
+            {"path": str(path), **identity, "header_fields": cache.header.plain()}
+            for path, identity, cache in zip(self._paths, self._identities, self._caches, strict=True)
+        ]
+        validation = None if self._validation is None else str(self._validation)
+        return {"cache": caches[0], "other_caches": caches[1:], "validation_cache": validation}
 
     def save(self, out: Path, model: nn.Module, average: nn.Module | None, scores: Mapping[str, float]) -> None:
         """Write `student.safetensors`."""
-        save_student(out, model, average, self.config, self._reader, scores)
+        headers = [cache.header for cache in self._caches]
+        save_student(out, model, average, self.config, headers, scores)
 
 
-def _open_data(
-    config: DistillConfig, cache_path: PathLike, validation_cache: PathLike | None
-) -> tuple[CacheReader, list[str], CacheDataset | None]:
-    """The cache, the keys to train on, and the groups to watch."""
-    reader = CacheReader(cache_path)
-    keys = list(reader.keys())
-    if config.validation.every_steps == 0 or config.overfit:
-        return reader, keys, None
-    if validation_cache is None:
-        source = reader
-        keys, held = split_keys(keys, config.validation.held_out, config.seed)
-    else:
-        source = CacheReader(validation_cache)
-        held = list(source.keys())
-    if not held:
-        return reader, keys, None
-    fewest = min(source.shape(key)[0] for key in held)
-    watched = CacheDataset(
-        source, held, config.data, views=min(config.views, fewest), batch=1, seed=config.seed, augment=False
-    )
-    return reader, keys, watched
+def _to_watch(config: DistillConfig, cache: CacheReader, keys: Sequence[str]) -> CacheDataset:
+    fewest = min(cache.shape(key)[0] for key in keys)
+    views = min(config.views, fewest)
+    return CacheDataset(cache, keys, config.data, views=views, batch=1, seed=config.seed, augment=False)

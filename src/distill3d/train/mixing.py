@@ -1,7 +1,8 @@
 """Several kinds of batches in one endless row: so many of each in every epoch, in an order that the seed decides."""
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,10 @@ class MixedBatches(Dataset[MixedBatch]):
         source = self.sources[index]
         return MixedBatch(source.name, source.batches[epoch * source.per_epoch + count])
 
+    def unmarked(self) -> NumberedBatches:
+        """The batches alone, without what kind they are of."""
+        return _Unmarked(self)
+
     def _make_epoch(self, epoch: int) -> list[tuple[int, int]]:
         """For every batch of an epoch: which source, and which of its batches of this epoch."""
         kinds = [index for index, source in enumerate(self.sources) for _ in range(source.per_epoch)]
@@ -72,3 +77,39 @@ class MixedBatches(Dataset[MixedBatch]):
             order.append((kinds[place], counts[kinds[place]]))
             counts[kinds[place]] += 1
         return order
+
+
+def by_weight(kinds: Mapping[str, NumberedBatches], weights: Sequence[float] | None, *, seed: int) -> MixedBatches:
+    """A mix whose epoch has as many batches as those of all kinds together, shared out by weight.
+
+    Without weights every kind gives its own number. A weight of 0 leaves a kind out.
+
+    Raises:
+        ConfigError: not one weight for each kind, a weight that is negative or no number, or all of them 0.
+    """
+    lengths = [len(batches) for batches in kinds.values()]
+    shares: Sequence[float] = lengths if weights is None else weights
+    if len(shares) != len(lengths):
+        raise ConfigError(f"{len(shares)} weights for {len(lengths)} sources ({', '.join(kinds)}). Give one for each.")
+    if not all(math.isfinite(share) and share >= 0 for share in shares) or not sum(shares) > 0:
+        raise ConfigError(f"The weights are {list(shares)}, expected numbers of at least 0, one of them above it.")
+    total = sum(lengths)
+    return MixedBatches(
+        [
+            Source(name=name, batches=batches, per_epoch=max(1, round(total * share / sum(shares))))
+            for (name, batches), share in zip(kinds.items(), shares, strict=True)
+            if share > 0
+        ],
+        seed=seed,
+    )
+
+
+class _Unmarked(Dataset[Any]):
+    def __init__(self, mix: MixedBatches) -> None:
+        self._mix = mix
+
+    def __len__(self) -> int:
+        return len(self._mix)
+
+    def __getitem__(self, number: int) -> Any:
+        return self._mix[number].batch

@@ -3,7 +3,7 @@
 import datetime
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 
 import distill3d
 from distill3d import checkpoints, models
-from distill3d.cache.reader import CacheReader
+from distill3d.cache.format import CacheHeader
 from distill3d.errors import CheckpointError
 from distill3d.train.config import DistillConfig, RunConfig
 from distill3d.train.parallel import Ranks
@@ -46,7 +46,7 @@ def save_student(
     student: nn.Module,
     average: nn.Module | None,
     config: DistillConfig,
-    reader: CacheReader,
+    headers: Sequence[CacheHeader],
     scores: Mapping[str, float],
 ) -> None:
     """Write `student.safetensors`: the averaged weights if they are on (then the last ones go to `student-last`).
@@ -54,12 +54,12 @@ def save_student(
     Raises:
         OutputError: it cannot be written.
     """
-    header = reader.header
     meta = {
-        "licence": header.licence,
-        "licence_chain": licence_chain(config, reader),
-        "teacher": header.teacher,
-        "cache": header.plain(),
+        "licence": "; ".join(dict.fromkeys(header.licence for header in headers)),
+        "licence_chain": licence_chain(config, headers),
+        "teacher": ", ".join(dict.fromkeys(header.teacher for header in headers)),
+        "cache": headers[0].plain(),
+        "other_caches": [header.plain() for header in headers[1:]],
         "training": {"settings": plain(config), "versions": versions(), "commit": git_commit()},
         "validation": dict(scores),
     }
@@ -69,9 +69,10 @@ def save_student(
         checkpoints.save_model(out / name, model, model_name=config.student, config=model_config, meta=meta)
 
 
-def licence_chain(config: DistillConfig, reader: CacheReader) -> list[str]:
+def licence_chain(config: DistillConfig, headers: Sequence[CacheHeader]) -> list[str]:
     """In words, everything whose licence the student inherits."""
-    chain = [f"labels of teacher {reader.header.teacher}: {reader.header.licence}"]
+    labels = (f"labels of teacher {header.teacher}: {header.licence}" for header in headers)
+    chain = list(dict.fromkeys(labels))
     if config.pretrained_encoder is not None:
         known = ", ".join(f"{name}: {licence}" for name, licence in models.get(config.student).licences.items())
         chain.append(f"encoder from {Path(config.pretrained_encoder).name}: that of its weights ({known or 'unknown'})")

@@ -14,9 +14,9 @@ from distill3d.geometry.align import align_maps
 from distill3d.geometry.poses import rotation_angle
 from distill3d.losses.distill import distill_loss
 from distill3d.train.config import DistillConfig
-from distill3d.train.job import Seen
+from distill3d.train.job import NumberedBatches, Seen
 from distill3d.train.pictures import depth_of, draw_validation
-from distill3d.train.samples import Batch, CacheDataset
+from distill3d.train.samples import Batch
 from distill3d.train.students import predict
 from distill3d.types import Prediction, map_tensors, to_device
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 @torch.no_grad()
 def validate(
     student: nn.Module,
-    batches: CacheDataset,
+    batches: NumberedBatches,
     numbers: Sequence[int],
     config: DistillConfig,
     device: torch.device,
