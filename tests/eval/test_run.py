@@ -32,6 +32,9 @@ def test_the_truth_beats_the_baselines_and_everything_can_be_read_back(tmp_path,
     answer = stored.prediction("student", GROUPS[0])
     torch.testing.assert_close(answer.pointmap_camera, exact(views).pointmap_camera)
     assert (tmp_path / "e" / "scores.md").read_text() == scores.markdown()
+    table = (tmp_path / "e" / "scores.tex").read_text()
+    assert table.count(r"\\") == 1 + len(scores.methods)
+    assert table.splitlines()[1].startswith(r"\begin{tabular}{l")
 
 
 def test_a_second_call_asks_nobody_again(tmp_path, manifest):

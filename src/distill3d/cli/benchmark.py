@@ -62,7 +62,8 @@ def evaluate_benchmark(
         )
     from distill3d.devices import choose_device
     from distill3d.eval.results import markdown
-    from distill3d.eval.suite import LATEX, PREDICTIONS, SCORES, TABLE, Plan, run_benchmark
+    from distill3d.eval.run import LATEX, PREDICTIONS, SCORES, TABLE
+    from distill3d.eval.suite import Plan, run_benchmark
     from distill3d.infer.network import open_network
     from distill3d.viewer.benchmark import benchmark_report
     from distill3d.viewer.report import write_report

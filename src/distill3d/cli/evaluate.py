@@ -59,7 +59,7 @@ def evaluate(
     Args:
         model: a run folder, a weight file, a shipped network (place), or an architecture with --weights.
         manifest: Parquet file of `distill3d manifest build`, of frames with depth and cameras.
-        out: folder for predictions/, scores.json, scores.md and evaluation.json.
+        out: folder for predictions/, scores.json, scores.md, scores.tex and evaluation.json.
         benchmark: a protocol of docs/evaluation.md: synthetic needs no data, and scores the shipped network if no model
             is named; "list" names them all.
         data: folder of the benchmark's data set.

@@ -79,6 +79,10 @@ Pooled = Callable[[Mapping[str, np.ndarray]], Mapping[str, float]]
 """From the lists of all samples, joined, to metrics."""
 
 
+PredictSome = Callable[[Sequence[int]], Prediction]
+"""What a network says when it sees some of the frames of a sample, in that order."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """One protocol on one data set."""
@@ -108,6 +112,8 @@ class Benchmark:
     offered."""
     views_per_call: Literal["all", "one"] = "all"
     """Whether the network sees the frames of a sample together or one by one."""
+    choose: Callable[[PredictSome, Scene], Prediction] | None = None
+    """Where a protocol looks for the frames that serve best: called in place of the network, with the network."""
 
     def identity(self, mode: Mode) -> str:
         """Protocol id with the mode.

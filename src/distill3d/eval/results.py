@@ -10,7 +10,16 @@ import numpy as np
 
 from distill3d.errors import ConfigError, DataError
 from distill3d.eval.benchmark import Average, Benchmark, Pooled, SampleScores
-from distill3d.eval.scores import common_reason, heading, jsonable, mean_of, or_none, stored, table_cell
+from distill3d.eval.scores import (
+    common_reason,
+    heading,
+    jsonable,
+    latex_table,
+    mean_of,
+    or_none,
+    stored,
+    table_cell,
+)
 from distill3d.files import read_json, write_json
 
 FORMAT = 1
@@ -208,23 +217,12 @@ def markdown(result: BenchmarkResult, benchmark: Benchmark, *, groups: bool = Tr
 def latex(result: BenchmarkResult, benchmark: Benchmark) -> str:
     """The same as a booktabs table; published rows in italics below a rule."""
     shown = _shown(result, benchmark)
-    head = " & ".join(["method", *(_tex(heading(benchmark.columns[metric])) for metric in shown)])
-    lines = [
-        f"% {result.benchmark}, protocol {result.protocol}, {result.settings['num_samples']} samples",
-        r"\begin{tabular}{l" + "r" * len(shown) + "}",
-        r"\toprule",
-        head + r" \\",
-        r"\midrule",
-    ]
-    for name, method in result.methods.items():
-        lines.append(" & ".join([_tex(name), *_cells(method.values, benchmark, shown)]) + r" \\")
-    if benchmark.published:
-        lines.append(r"\midrule")
-    for row in benchmark.published:
-        lines.append(
-            " & ".join([rf"\textit{{{_tex(row.method)} (published)}}", *_cells(row.values, benchmark, shown)]) + r" \\"
-        )
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    return latex_table(
+        f"{result.benchmark}, protocol {result.protocol}, {result.settings['num_samples']} samples",
+        [heading(benchmark.columns[metric]) for metric in shown],
+        {name: _cells(method.values, benchmark, shown) for name, method in result.methods.items()},
+        published={row.method: _cells(row.values, benchmark, shown) for row in benchmark.published},
+    )
 
 
 def _shown(result: BenchmarkResult, benchmark: Benchmark) -> list[str]:
@@ -254,14 +252,6 @@ def _group_table(name: str, method: MethodResult, benchmark: Benchmark, shown: l
                 cells = " | ".join(_cells(row.groups[group], benchmark, shown))
                 lines.append(f"| {group}: *{row.method}, published* | {cells} |")
     return lines
-
-
-def _tex(text: str) -> str:
-    for plain, escaped in (("\\", r"\textbackslash{}"), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#"),
-                           ("$", r"\$"), ("↓", r"$\downarrow$"), ("↑", r"$\uparrow$"), ("δ", r"$\delta$"),
-                           ("°", r"$^\circ$")):  # fmt: skip
-        text = text.replace(plain, escaped)
-    return text
 
 
 def _method_json(method: MethodResult) -> dict[str, Any]:

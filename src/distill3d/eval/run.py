@@ -24,7 +24,8 @@ from distill3d.files import PathLike, atomic_write_bytes, read_json, write_json
 from distill3d.types import Prediction, Views
 
 FORMAT = 1
-PLAN, SCORES, TABLE, PREDICTIONS = "evaluation.json", "scores.json", "scores.md", "predictions"
+PLAN, PREDICTIONS = "evaluation.json", "predictions"
+SCORES, TABLE, LATEX = "scores.json", "scores.md", "scores.tex"
 BASELINES = ("mean pointmap", "constant depth")
 
 
@@ -86,7 +87,7 @@ def evaluate(
         manifest: where the groups come from.
         groups: held out from training.
         fit: how photos are laid out.
-        folder: gets `predictions/<method>/`, `scores.json`, `scores.md` and `evaluation.json`.
+        folder: gets `predictions/<method>/`, `scores.json`, `scores.md`, `scores.tex` and `evaluation.json`.
         canvas: (height, width) of all groups; needed for the baselines.
         train_groups: what the two trivial baselines are made from; none: no baselines.
         reference: a method to take for the truth where the photos have none.
@@ -128,6 +129,7 @@ def evaluate(
     write_json(folder / PLAN, plan)
     scores.save(folder / SCORES)
     atomic_write_bytes(folder / TABLE, scores.markdown().encode())
+    atomic_write_bytes(folder / LATEX, scores.latex().encode())
     return scores
 
 

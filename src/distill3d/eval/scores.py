@@ -111,6 +111,17 @@ class HeldoutScores:
             note += f"; {len(self.skipped)} more were not scored ({common_reason(self.skipped)})"
         return "\n".join([*lines, "", note + "."]) + "\n"
 
+    def latex(self) -> str:
+        """The same as a booktabs table."""
+        return latex_table(
+            f"protocol {self.protocol}, {self.settings['num_groups']} held-out groups",
+            [heading(column) for column in COLUMNS.values()],
+            {
+                name: [table_cell(method.values[metric], column.digits) for metric, column in COLUMNS.items()]
+                for name, method in self.methods.items()
+            },
+        )
+
     def save(self, path: str | Path) -> None:
         """Write everything as JSON; the same scores give the same bytes.
 
@@ -250,3 +261,33 @@ def common_reason(skipped: Mapping[str, str]) -> str:
     """Give the reason that is named most."""
     reasons = list(skipped.values())
     return max(sorted(set(reasons)), key=reasons.count)
+
+
+def latex_table(
+    comment: str,
+    heads: Sequence[str],
+    rows: Mapping[str, Sequence[str]],
+    *,
+    published: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """A booktabs table of finished cells; published rows in italics below a rule."""
+    lines = [
+        f"% {comment}",
+        r"\begin{tabular}{l" + "r" * len(heads) + "}",
+        r"\toprule",
+        " & ".join(["method", *map(_tex, heads)]) + r" \\",
+        r"\midrule",
+        *(" & ".join([_tex(name), *cells]) + r" \\" for name, cells in rows.items()),
+    ]
+    if published:
+        lines.append(r"\midrule")
+        lines += [rf"\textit{{{_tex(name)} (published)}} & {' & '.join(cells)} \\" for name, cells in published.items()]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _tex(text: str) -> str:
+    for plain, escaped in (("\\", r"\textbackslash{}"), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#"),
+                           ("$", r"\$"), ("↓", r"$\downarrow$"), ("↑", r"$\uparrow$"), ("δ", r"$\delta$"),
+                           ("°", r"$^\circ$")):  # fmt: skip
+        text = text.replace(plain, escaped)
+    return text

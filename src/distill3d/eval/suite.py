@@ -25,14 +25,13 @@ from distill3d.eval.benchmark import Benchmark, Mode, Sample, SampleScores, Scen
 from distill3d.eval.inputs import input_size, resize_images
 from distill3d.eval.predictions import FORMAT, claim_folder, load_prediction, save_prediction
 from distill3d.eval.results import BenchmarkResult, aggregate, latex, load_result, markdown, merge_results
-from distill3d.eval.run import Method, slug
+from distill3d.eval.run import LATEX, PREDICTIONS, SCORES, TABLE, Method, slug
 from distill3d.files import atomic_write_bytes
 from distill3d.progress import ProgressBar
 from distill3d.types import Prediction, Views, collate_views
 
 logger = logging.getLogger(__name__)
 
-PREDICTIONS, SCORES, TABLE, LATEX = "predictions", "scores.json", "scores.md", "scores.tex"
 _WAITING = 2
 """Samples whose scores may be outstanding: their maps are in memory."""
 
@@ -214,6 +213,8 @@ def _answer(plan: Plan, method: Method, scene: Scene) -> Prediction:
     images = resize_images(views.images, size)
     if method.sees_truth:
         return method.predict(views)
+    if plan.benchmark.choose is not None:
+        return plan.benchmark.choose(lambda chosen: method.predict(Views(images=images[:, list(chosen)])), scene)
     if plan.benchmark.views_per_call == "all":
         return method.predict(Views(images=images))
     return collate_views([method.predict(Views(images=images[:, view : view + 1])) for view in range(images.shape[1])])

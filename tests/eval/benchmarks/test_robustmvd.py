@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -7,6 +8,8 @@ from distill3d.errors import DataError
 from distill3d.eval import benchmark as registry
 from distill3d.eval.benchmark import Scene
 from distill3d.eval.benchmarks.robustmvd import quasi_optimal, score_key
+from distill3d.eval.run import Method
+from distill3d.eval.suite import Plan, run_benchmark
 from distill3d.types import Prediction, Views
 from tests.fixtures.layouts import write_layout
 
@@ -31,6 +34,26 @@ def test_the_best_choice_of_sources_is_found():
     assert score_key(prediction, scene(), "none").values["absrel"] == pytest.approx(5, abs=0.01)
     with pytest.raises(DataError, match="without sources"):
         quasi_optimal(predict, scene(1), "none")
+
+
+def test_the_choice_is_part_of_the_protocol_and_of_the_stored_prediction(tmp_path):
+    root = write_layout("dtu", tmp_path / "dtu").root
+    seen = []
+
+    def predict(views):
+        """Right with the third source alone, as far as a network without truth can be."""
+        seen.append(views.images.shape[1])
+        depth = torch.full((1, views.images.shape[1], *views.images.shape[-2:]), 0.6)
+        return Prediction(depth=depth)
+
+    plan = Plan(benchmark=registry.get("robustmvd-dtu-median-quasi"), root=root, folder=tmp_path / "out", limit=1)
+    assert plan.protocol() == "mvd.dtu.quasi.median.v1"
+    result = run_benchmark(plan, {"flat": Method(predict=predict)})
+    assert seen == [2] * 5 + [2, 3, 4, 5, 6]  # the key with each source alone, then with more and more of them
+    assert result is not None
+    assert math.isfinite(result.methods["flat"].values["absrel"])
+    run_benchmark(plan, {"flat": Method(predict=predict)})
+    assert len(seen) == 10  # the answer of the best choice was stored
 
 
 def test_a_list_of_samples_beside_the_data_goes_before_our_own(tmp_path):
