@@ -114,7 +114,7 @@ def test_stopped_and_resumed_equals_uninterrupted(straight, sources, tmp_path):
 
 def test_other_data_or_settings_are_refused_on_resume(straight, cache, tmp_path):
     fewer = RefineSources(photo_caches=[cache])
-    with pytest.raises(ConfigError, match="another cache"):
+    with pytest.raises(ConfigError, match="other data"):
         finetune(config(), fewer, straight.out, resume=straight.out)
     other = config(lora=adapters.LoraConfig(renormalise="row"))
     both = RefineSources(photo_caches=[cache], replay_caches=[cache])
@@ -217,6 +217,46 @@ def test_a_teacher_can_look_while_training_and_its_sky_teaches_nothing(folder, t
     assert valid[:, :, 14:].all()
     about = json.loads((tmp_path / "run" / "config.json").read_text())
     assert about["data"]["identity"]["online"]["teacher"] == "flat"
+
+
+def test_some_of_the_photos_that_a_teacher_looks_at_are_held_back_and_drawn(folder, tmp_path):
+    manifest, _ = build_manifest(folder)
+    sources = RefineSources(photos=manifest, teacher=FlatTeacher(), fit=ImageFit(long_side=28))
+    settings = config(steps=2, validation=ValidationConfig(every_steps=2, groups=2, held_out=0.4, pictures=1))
+    job = RefineJob(settings, sources)
+    assert len(job.data.watched_photos) == 2
+    held = {key for number in range(2) for key in job.data.watched_photos[number].keys}
+    trained = {key for number in range(len(job.batches)) for key in job.batches[number].keys}
+    assert len(held) == 2
+    assert len(trained) == 3
+    assert not held & trained
+    done = finetune(settings, sources, tmp_path / "run")
+    assert {"photo_depth_rel", "photo_depth_rel_base"} <= done.validation.keys()
+    assert (tmp_path / "run" / "pictures" / "step-0000002.png").exists()
+
+
+def test_the_same_base_may_lie_elsewhere_on_resume_and_another_may_not(cache, tmp_path):
+    sources = RefineSources(photo_caches=[cache])
+    spec, settings = models.get("distill3r"), config(steps=4)
+    for name, change in (("here", 0.0), ("there", 0.0), ("other", 1e-3)):
+        model = spec.build(spec.variants["tiny"])
+        with torch.no_grad():
+            next(model.parameters()).add_(change)
+        checkpoints.save_model(
+            tmp_path / f"{name}.safetensors", model, model_name="distill3r", config=spec.variants["tiny"], meta={}
+        )
+
+    def based_on(name, **changes):
+        return replace(
+            settings, base="distill3r", variant=None, weights=str(tmp_path / f"{name}.safetensors"), **changes
+        )
+
+    flat = replace(settings.optim, min_lr_ratio=1.0)
+    finetune(based_on("here", steps=2, optim=flat), sources, tmp_path / "run")
+    with pytest.raises(ConfigError, match="base was"):
+        finetune(based_on("other", optim=flat), sources, tmp_path / "run", resume=tmp_path / "run")
+    done = finetune(based_on("there", optim=flat), sources, tmp_path / "run", resume=tmp_path / "run")
+    assert done.steps_now == 2
 
 
 def test_an_unreadable_photo_is_told_of_once_and_its_neighbour_takes_its_place(folder, caplog):

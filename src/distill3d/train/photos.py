@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -13,9 +14,10 @@ from distill3d.data.groups import load_group
 from distill3d.data.manifest import Manifest
 from distill3d.data.sampling import ViewGroup
 from distill3d.errors import DataError
+from distill3d.teachers import Teacher
 from distill3d.train.order import BatchOrder, Draw, seed_of
 from distill3d.train.samples import Batch, jitter_colors
-from distill3d.types import Prediction, Views, collate
+from distill3d.types import Prediction, Views, collate, map_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,28 @@ class PhotoBatches(Dataset[Batch]):
             f"{MOST_UNREADABLE} photos in a row cannot be read, the last because: {self.unreadable[group.key]} "
             "Check the disk, or build the manifest again."
         )
+
+
+class LabelledPhotos(Dataset[Batch]):
+    """Some photos one by one, with what their teacher says: each is asked about once and kept."""
+
+    def __init__(self, photos: PhotoBatches, teacher: Teacher, most: int) -> None:
+        """`photos`: in batches of 1; `most`: so many are looked at."""
+        self._photos, self._teacher, self._length = photos, teacher, min(most, len(photos))
+        self._known: dict[int, Batch] = {}
+
+    def __len__(self) -> int:
+        return self._length
+
+    @torch.no_grad()
+    def __getitem__(self, number: int) -> Batch:
+        if number not in self._known:
+            batch = self._photos[number]
+            said = map_tensors(self._teacher.predict(batch.views), lambda tensor: tensor.cpu())
+            # The teacher's own mask: sky, and what lies behind the camera.
+            valid = batch.valid if said.valid is None else batch.valid & said.valid
+            self._known[number] = replace(batch, target=said, valid=valid)
+        return self._known[number]
 
 
 def single_photos(manifest: Manifest, split: str | None = None) -> list[ViewGroup]:

@@ -109,12 +109,12 @@ def prepare_run(job: Job, out: Path, ranks: Ranks, *, resume: PathLike | None) -
     """
     config = job.config
     state = None if resume is None else find_state(resume)
-    if state is not None:
-        require_same_run(state, config, job.identity, ranks.world, job.free)
     if ranks.first:
         ensure_output_dir(out, resume=resume is not None)
 
     model = job.build()
+    if state is not None:  # only now does a job know the weights that it builds on
+        require_same_run(state, config, job.identity, ranks.world, job.free)
     if state is None:
         job.start(model)
     model.to(ranks.device)

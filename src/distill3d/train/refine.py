@@ -75,6 +75,8 @@ class RefineJob(Job):
 
     config: RefineConfig
     weights = FILE
+    # Where the base lies may change; its hash is part of the identity.
+    free = ("weights",)
 
     def __init__(self, config: RefineConfig, sources: RefineSources) -> None:
         """Open the data and find how many steps the epochs make.
@@ -97,8 +99,8 @@ class RefineJob(Job):
         self._info = LoadedInfo(model=config.base, source=None)
         self._watch = RefineWatch(self.data, self.base, config)
         self.watched = self._watch.has_any
-        parts = ", ".join(f"{source.per_epoch} of {source.name}" for source in self.batches.sources)
-        self.title = f"{config.base} with {self._rule} adapters; batches of an epoch: {parts}"
+        parts = " and ".join(f"{source.per_epoch} batches of {source.name}" for source in self.batches.sources)
+        self.title = f"{config.base} with {self._rule} adapters; an epoch has {parts}"
         self.identity = self.data.identity
 
     def build(self) -> nn.Module:
@@ -110,6 +112,7 @@ class RefineJob(Job):
         """
         config, spec = self.config, models.get(self.config.base)
         model, self._info = checkpoints.load_with_info(config.base, config.weights, config.variant)
+        self.identity = {**self.data.identity, "base": sorted(self._info.sha256.values())}
         if config.gradient_checkpointing:
             recompute_activations(model)
         targets = config.lora.targets or spec.lora_targets

@@ -15,8 +15,9 @@ from distill3d.files import PathLike
 from distill3d.teachers import Teacher
 from distill3d.teachers.run import run_teacher
 from distill3d.train.bases import Base
+from distill3d.train.job import NumberedBatches
 from distill3d.train.mixing import MixedBatches, Source
-from distill3d.train.photos import PhotoBatches, single_photos
+from distill3d.train.photos import LabelledPhotos, PhotoBatches, single_photos
 from distill3d.train.refine_config import RefineConfig
 from distill3d.train.resume import cache_identity
 from distill3d.train.samples import CacheDataset, split_keys
@@ -42,7 +43,7 @@ class RefineSources:
     replay_caches: Sequence[PathLike] = ()
     """Caches of exact labels of several views, e.g. of the ground-truth teacher on Hypersim and TartanAir."""
     validation_photos: PathLike | None = None
-    """A cache of labelled photos to watch; None holds back a share of the photo caches."""
+    """A cache of labelled photos to watch; None holds back a share of the photos."""
     validation_replay: PathLike | None = None
     """The same for views to replay."""
 
@@ -66,8 +67,11 @@ class RefineData:
         self.identity: dict[str, Any] = {}
         self.licences: list[str] = []
         watches = bool(config.validation.every_steps) and not config.overfit
-        self.watched_photos = self._given(sources.validation_photos, 1) if watches else None
-        self.watched_replay = self._given(sources.validation_replay, mix.replay_views) if watches else None
+        self.watched_photos: NumberedBatches | None = None
+        self.watched_replay: NumberedBatches | None = None
+        if watches:
+            self.watched_photos = self._given(sources.validation_photos, 1)
+            self.watched_replay = self._given(sources.validation_replay, mix.replay_views)
         self._hold_back = watches
         kinds: list[tuple[str, CacheDataset | PhotoBatches, int]] = []
         for number, path in enumerate(sources.photo_caches):
@@ -117,18 +121,24 @@ class RefineData:
         if sources.teacher is None:
             raise ConfigError("Photos without labels need a teacher that looks at them. Name one, or give their cache.")
         assert sources.photos is not None
-        config, groups = self._config, single_photos(sources.photos)
+        config, teacher, fit = self._config, sources.teacher, sources.fit or ImageFit()
+        groups = {group.key: group for group in single_photos(sources.photos)}
         if not groups:
             raise ConfigError(f"{sources.photos.root} has no photos to learn from.")
+        keys = list(groups)
+        if self._hold_back and self.watched_photos is None:
+            keys, held = split_keys(keys, config.validation.held_out, config.seed)
+            if held:
+                watched = PhotoBatches(sources.photos, [groups[key] for key in held], fit, batch=1, seed=config.seed)
+                self.watched_photos = LabelledPhotos(watched, teacher, config.validation.groups)
         found = PhotoBatches(
             sources.photos,
-            groups,
-            sources.fit or ImageFit(),
+            [groups[key] for key in keys],
+            fit,
             batch=config.batch,
             seed=config.seed,
             color_jitter=config.data.color_jitter,
         )
-        teacher = sources.teacher
         self.identity["online"] = {**found.identity(), "teacher": teacher.name, "weights_hash": teacher.weights_hash}
         self.licences.append(f"labels of {teacher.name} (online): {teacher.licence}")
         return found

@@ -17,11 +17,11 @@ from distill3d.eval.metrics.points import point_scores
 from distill3d.files import atomic_write_bytes
 from distill3d.train.bases import Base, encoder_of, view_depth, world_points
 from distill3d.train.features import EncoderWatch
-from distill3d.train.job import Seen
+from distill3d.train.job import NumberedBatches, Seen
 from distill3d.train.pictures import BeforeAfter, draw_before_after
 from distill3d.train.refine_config import RefineConfig
 from distill3d.train.refine_data import RefineData
-from distill3d.train.samples import Batch, CacheDataset
+from distill3d.train.samples import Batch
 from distill3d.train.students import predict
 from distill3d.train.validate import relative_depth_error, rotation_errors
 from distill3d.types import Prediction, to_device
@@ -159,5 +159,5 @@ def camera_points(target: Prediction) -> Float[Tensor, "batch views height width
     return torch.stack([flat, flat, target.depth], dim=-1)
 
 
-def _some(batches: CacheDataset | None, count: int) -> list[Batch]:
+def _some(batches: NumberedBatches | None, count: int) -> list[Batch]:
     return [] if batches is None else [batches[number] for number in range(min(len(batches), count))]

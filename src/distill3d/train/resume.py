@@ -187,8 +187,8 @@ def require_same_run(
     ]
     if other:
         raise ConfigError(
-            f"Cannot resume with another cache: {'; '.join(other)}. "
-            "Give the cache that the run began with, or start a new run from its weights (initial_weights)."
+            f"Cannot resume with other data or weights: {'; '.join(other)}. "
+            "Give those that the run began with, or start a new run from its weights (initial_weights)."
         )
 
 

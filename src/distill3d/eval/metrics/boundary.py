@@ -37,7 +37,8 @@ def boundary_f1(
             )
             use = valid[centre] & valid[other]
             pairs += int(use.sum())
-            steps = [depth[other][use] / depth[centre][use] for depth in (predicted, truth)]
+            with np.errstate(divide="ignore", invalid="ignore"):  # a prediction of 0 is an edge, of 0 beside 0 none
+                steps = [depth[other][use] / depth[centre][use] for depth in (predicted, truth)]
             for place, threshold in enumerate(THRESHOLDS):
                 ours, true = (step > 1 + threshold for step in steps)
                 counts[:, place] += ours.sum(), true.sum(), (ours & true).sum()
