@@ -3,15 +3,18 @@
 Run with `OMP_NUM_THREADS=1 python benchmarks/cache.py [--views 20] [--repeats 5]`. Renders rooms at 224 x 518, adds
 what makes a teacher's pointmap out of an exact one (noise at 0, 0.05 and 0.3 % of the distance, rays that stray from a
 pinhole by half a pixel, confidences that fall at silhouettes and have noise of their own), and compares the codecs with
-the npz layout of the reference (float16, deflated) in one run. Times are medians of processor time, so that other work
-on the machine matters little. `--noise-in all` puts the noise into all three coordinates instead of the distance.
+the npz layout of the reference (float16, deflated) in one run. Times are medians of processor time, ratios medians of
+rounds in which all take turns, so that other work on the machine matters little. `--noise-in all` puts the noise into
+all three coordinates instead of the distance.
 """
 
 import argparse
+import dataclasses
+import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -87,15 +90,20 @@ def label(views: Views, noise: float, everywhere: bool, confidence_noise: float)
     )
 
 
-def cpu_ms(work: Callable[[], object], repeats: int) -> float:
-    """Median processor time of a call in milliseconds, after one to warm up."""
-    work()
-    seconds = []
-    for _ in range(repeats):
-        start = time.process_time()
+def cpu_ms(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Processor times of calls in milliseconds, after one of each to warm up.
+
+    All of them take turns, so that a slow spell of the machine falls on all and not on one.
+    """
+    for work in works.values():
         work()
-        seconds.append(time.process_time() - start)
-    return 1e3 * statistics.median(seconds)
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            start = time.process_time()
+            work()
+            taken[name].append(1e3 * (time.process_time() - start))
+    return taken
 
 
 def npz_bytes(prediction: Prediction) -> bytes:
@@ -110,21 +118,23 @@ def npz_bytes(prediction: Prediction) -> bytes:
 def measure(views: Views, prediction: Prediction, folder: Path, repeats: int) -> Iterator[dict[str, Any]]:
     """A row each for the npz of the reference and for both codecs."""
     num_views = views.images.shape[1]
+    some = 5  # are written; the cost is that of every view
     packed = npz_bytes(prediction)
+    fields = {item.name: getattr(prediction, item.name) for item in dataclasses.fields(prediction)}
+    part = Prediction(**{name: None if value is None else value[:, :some] for name, value in fields.items()})
 
     def read_npz() -> list[torch.Tensor]:
         with np.load(BytesIO(packed)) as arrays:  # all views are inflated to get at four
             return [torch.from_numpy(arrays[name][:4]).float() for name in arrays.files]
 
-    npz_write, npz_read = cpu_ms(lambda: npz_bytes(prediction), 1) / num_views, cpu_ms(read_npz, repeats)
-    yield {"codec": "npz", "MB/view": len(packed) / num_views / 1e6, "write": npz_write, "read 4": npz_read}
+    works: dict[str, Callable[[], object]] = {"npz write": lambda: npz_bytes(part), "npz read 4": read_npz}
+    rows: list[dict[str, Any]] = [{"codec": "npz", "MB/view": len(packed) / num_views / 1e6}]
     bare = Views(images=views.images)
     parts = split_sample("x", bare, prediction)
     local = prediction.pointmap_camera[0].double()
     for name in ("exact", "compact"):
         codec = get_codec(name)
         blobs = [codec.encode(part).data for part in parts]
-        write = cpu_ms(lambda codec=codec: [codec.encode(part) for part in parts[:5]], repeats) / len(parts[:5])
 
         def read(codec: Any = codec, blobs: list[bytes] = blobs) -> list[torch.Tensor]:
             found = [codec.decode(blob) for blob in blobs[:4]]
@@ -132,25 +142,34 @@ def measure(views: Views, prediction: Prediction, folder: Path, repeats: int) ->
 
         found = torch.stack([torch.from_numpy(codec.decode(blob)["prediction.pointmap_camera"]) for blob in blobs])
         error = ((found.double() - local).norm(dim=-1) / local.norm(dim=-1)).max()
-        header = CacheHeader(images="jpeg")
         path = folder / name
-        with CacheWriter(path, codec=name, header=header) as writer:
+        with CacheWriter(path, codec=name, header=CacheHeader(images="jpeg")) as writer:
             writer.add("x", bare, prediction)
         reader = CacheReader(path)
-        row = {"codec": name, "MB/view": sum(map(len, blobs)) / num_views / 1e6, "max error": float(error)}
-        row |= {"write": write, "read 4": cpu_ms(read, repeats)}
-        row["sample"] = cpu_ms(lambda reader=reader: reader.load("x"), repeats)
-        row["feed"] = measure_feed(reader, num_views, repeats)
+        rows.append({"codec": name, "MB/view": sum(map(len, blobs)) / num_views / 1e6, "max error": float(error)})
+        works[f"{name} write"] = lambda codec=codec: [codec.encode(part) for part in parts[:some]]
+        works[f"{name} read 4"] = read
+        works[f"{name} sample"] = lambda reader=reader: reader.load("x")
+        works[f"{name} feed"] = feed(reader, num_views)
+    taken = cpu_ms(works, repeats)
+    for row in rows:
+        row["MB ratio"] = rows[0]["MB/view"] / row["MB/view"]
+        for what in ("write", "read 4", "sample", "feed"):
+            own = taken.get(f"{row['codec']} {what}")
+            if own is not None:
+                row[what] = statistics.median(own) / (some if what == "write" else 1)
+            if own is not None and f"npz {what}" in taken:
+                pairs = zip(taken[f"npz {what}"], own, strict=True)
+                row[f"{what} ratio"] = statistics.median(first / second for first, second in pairs)
         yield row
 
 
-def measure_feed(reader: CacheReader, num_views: int, repeats: int) -> float:
-    """Processor time of a whole training sample: read, mirrored, cut, with colours and reference changed."""
+def feed(reader: CacheReader, num_views: int) -> Callable[[], object]:
+    """Makes one training sample after the other: read, mirrored, cut, with colours and reference changed."""
     config = SamplingConfig(flip=0.5, crop=0.8, color_jitter=0.2, memory_mb=0)
     batches = CacheDataset(reader, reader.keys(), config, views=num_views, batch=1, seed=0)
-    numbers = iter(range(repeats + 2))
-    batches[next(numbers)]
-    return cpu_ms(lambda: batches[next(numbers)], repeats)
+    numbers = itertools.count()
+    return lambda: batches[next(numbers)]
 
 
 def main() -> None:
@@ -171,12 +190,9 @@ def main() -> None:
     for noise in NOISES:
         prediction = label(views, noise, options.noise_in == "all", options.confidence_noise)
         with tempfile.TemporaryDirectory() as folder:
-            base: dict[str, Any] | None = None
             for row in measure(views, prediction, Path(folder), options.repeats):
-                base = base or row
-                ratios = {name: base[name] / row[name] for name in ("MB/view", "write", "read 4")}
-                sizes = f"{row['MB/view']:.3f} ({ratios['MB/view']:4.1f}x)   "
-                times = "  ".join(f"{row[name]:7.1f} ({ratios[name]:4.1f}x)" for name in ("write", "read 4"))
+                sizes = f"{row['MB/view']:.3f} ({row['MB ratio']:4.1f}x)   "
+                times = "  ".join(f"{row[name]:7.1f} ({row[f'{name} ratio']:4.1f}x)" for name in ("write", "read 4"))
                 rest = "".join(f"  {row[name]:7.0f}" if name in row else "        -" for name in ("sample", "feed"))
                 error = f"{row['max error']:.2e}" if "max error" in row else "-       "
                 print(f"{noise:<7.2%} {row['codec']:<8} {sizes} {error}  {times}{rest}", flush=True)

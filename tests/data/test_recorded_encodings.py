@@ -21,6 +21,7 @@ from distill3d.data.frames import read_depth
 from distill3d.data.refs import Ref, Span, codec
 from distill3d.data.rows import ManifestRow, matrix
 from distill3d.errors import DataError
+from distill3d.geometry.cameras import quarter_turn
 from distill3d.geometry.conventions import opencv_pose, pinhole_from_rays
 from distill3d.geometry.poses import pose_from_rt
 
@@ -106,6 +107,15 @@ def test_a_trajectory_of_arkitscenes_is_the_recorded_one(golden, span):
     intrinsics, size = arkitscenes._read_pincam(span(case["pincam_text"]).path)
     assert size == (480, 640)
     assert intrinsics.tolist() == [[533.069, 0, 320.291], [0, 533.069, 237.914], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_quarter_turns_of_a_camera_are_the_recorded_ones(golden, turns):
+    case = golden("arkitscenes_pose")
+    intrinsics, pose = (torch.from_numpy(case[name]) for name in ("K", "expected_c2w"))
+    turned, turned_pose = quarter_turn(intrinsics, pose[0], tuple(case["image_hw"].tolist()), turns)
+    np.testing.assert_allclose(turned, case[f"rot{turns}_K"], atol=1e-12)
+    np.testing.assert_allclose(turned_pose, case[f"rot{turns}_c2w"], atol=1e-12)
 
 
 def test_poses_of_tartanair_and_nrgbd_are_the_recorded_ones(golden, span):

@@ -157,7 +157,8 @@ def _quantise_local(kept: Mapping[str, Array], bound: float) -> _Local | None:
         return None
     points = dequantise_points(coded)
     escaped = beyond_bound(points, kept[LOCAL], bound)
-    points[escaped] = kept[LOCAL][escaped]
+    if escaped.any():
+        points[escaped] = kept[LOCAL][escaped]
     return _Local(coded=coded, points=points, escaped=escaped)
 
 

@@ -18,7 +18,7 @@ Plane = np.ndarray[Any, np.dtype[np.signedinteger[Any]]]
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Predictor = Literal["none", "delta", "pyramid"]
 PREDICTORS: tuple[Predictor, ...] = ("none", "delta", "pyramid")
-PROBE_ROWS = 16
+PROBE_ROWS = 10
 """So many rows decide which predictor serves a plane."""
 WORTH_BITS = {"none": 0.0, "delta": 0.02, "pyramid": 0.04}
 """What a predictor must save, in bits a pixel, to be worth its time."""
@@ -47,13 +47,16 @@ def pack_differences(rest: Plane) -> bytes:
     A 32-bit length and so many bytes of zstd with one byte a pixel, `BIG` for all numbers from there on; then zstd of
     those numbers less `BIG`, as wide as the plane's, first all lowest bytes and so on; nothing where there are none.
     """
-    folded = _fold(rest.reshape(-1))
-    low = folded.clip(0, BIG).astype(np.uint8)  # `np.minimum` with a number takes ten times as long
+    rest = rest.reshape(1, -1)
+    # NumPy is quick to clip numbers with sign, OpenCV to clip bytes; -BIG / 2 - 1 is the first that folds beyond BIG.
+    low = _fold(rest.clip(-BIG // 2 - 1, BIG // 2)).astype(np.uint8)
+    cv2.min(low, BIG, dst=low)  # type: ignore[call-overload]
     packed = zstandard.ZstdCompressor(compression_params=_HUFFMAN).compress(memoryview(low))
     big = np.flatnonzero(low == BIG)
     high = b""
     if big.size:
-        above = folded[big] - folded.dtype.type(BIG)
+        folded = _fold(rest[0, big])
+        above = folded - folded.dtype.type(BIG)
         bytes_of = above.astype(above.dtype.newbyteorder("<")).view(np.uint8).reshape(big.size, -1)
         high = zstandard.ZstdCompressor().compress(np.ascontiguousarray(bytes_of.T).tobytes())
     return b"".join([_LENGTH.pack(len(packed)), packed, high])

@@ -97,7 +97,7 @@ def quantise_points(points: Array, bound: float, base: PointPlanes | None = None
             stray -= _pinhole_rays(pinhole, z.shape)
         else:
             stray -= _rays(base)
-        roughness = [_roughness(part, usable) for part in stray]
+        roughness = [_roughness(part, None if all_usable else usable) for part in stray]
         distance_step, ray_step = _choose_steps(roughness, SAFETY * bound, base)
         escaped = None if all_usable else ~usable
         level = quantise(np.log(squared, out=squared), 2 * distance_step, escaped)
@@ -130,10 +130,13 @@ def dequantise_points(coded: PointPlanes, base: PointPlanes | None = None) -> Ar
 
 def beyond_bound(decoded: Array, points: Array, bound: float, camera: Array | float = 0.0) -> Array:
     """Where a decoded point is neither within `bound` times its distance from `camera`, nor the very same."""
-    origins = np.broadcast_to(camera, 3).astype(np.float32)
+    error, distance = (np.zeros(points.shape[:-1], dtype=np.float32) for _ in range(2))
+    step = np.empty_like(error)
     with np.errstate(all="ignore"):
-        error = _squared_length(*(decoded[..., axis] - points[..., axis] for axis in range(3)))
-        distance = _squared_length(*(points[..., axis] - origin for axis, origin in enumerate(origins)))
+        for axis, origin in enumerate(np.broadcast_to(camera, 3).astype(np.float32)):
+            own = points[..., axis]
+            cv2.accumulateSquare(np.subtract(decoded[..., axis], own, out=step), error)
+            cv2.accumulateSquare(np.subtract(own, origin, out=step), distance)
         distance *= np.float32(bound) ** 2
         beyond: Array = ~(error < distance)  # where both are infinite, this says nothing
     if beyond.any():
@@ -225,9 +228,10 @@ def _choose_steps(roughness: Sequence[float], bound: float, base: PointPlanes | 
     return min(choices, key=bits)
 
 
-def _roughness(stray: Array, usable: Array) -> float:
+def _roughness(stray: Array, usable: Array | None) -> float:
     """Mean step between neighbours of a row; for noise about 1.13 deviations. A part of the rows shows it."""
-    every = max(1, usable.shape[0] // 32)
-    stray, usable = stray[::every], usable[::every]
-    steps = np.abs(np.diff(stray, axis=1))[usable[:, 1:] & usable[:, :-1]]
+    every = max(1, stray.shape[0] // 32)
+    steps = np.abs(np.diff(stray[::every], axis=1))
+    if usable is not None:
+        steps = steps[usable[::every, 1:] & usable[::every, :-1]]
     return float(steps.mean()) if steps.size else 0.0

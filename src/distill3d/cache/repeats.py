@@ -42,4 +42,7 @@ def restore_repeats(arrays: dict[str, Array], notes: Mapping[str, Any]) -> None:
 
 
 def _same(first: Array, second: Array) -> bool:
-    return first.dtype == second.dtype and first.shape == second.shape and first.tobytes() == second.tobytes()
+    """Bit for bit; what differs mostly does so in the first row."""
+    if first.dtype != second.dtype or first.shape != second.shape:
+        return False
+    return first[:1].tobytes() == second[:1].tobytes() and first.tobytes() == second.tobytes()

@@ -25,6 +25,8 @@ def build(
     rate: float = 2.0,
     max_frames: int | None = None,
     sharpest: bool = False,
+    upright: bool = False,
+    confident: bool = False,
     fresh: bool = False,
     workers: int = 0,
 ) -> Outcome:
@@ -43,6 +45,8 @@ def build(
         rate: frames per second taken from videos.
         max_frames: at most this many frames from each video.
         sharpest: take the sharpest frame near each chosen moment of a video, and none while the camera stands still.
+        upright: turn pictures that are stored sideways, with depth and camera (ARKitScenes).
+        confident: leave out depth that its sensor was not sure of (ARKitScenes).
         fresh: read everything again, whether it has changed or not.
         workers: processes that read; 0 takes one for each core.
     """
@@ -57,6 +61,8 @@ def build(
         rate=rate,
         max_frames=max_frames,
         sharpest=sharpest,
+        upright=upright,
+        confident=confident,
         test_fraction=test_fraction,
         verify=verify,
     )

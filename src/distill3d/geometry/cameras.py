@@ -82,6 +82,34 @@ def crop_intrinsics(intrinsics: Float[Tensor, "*batch 3 3"], top: float, left: f
     return _map_pixels(intrinsics, 1.0, 1.0, -left, -top)
 
 
+def quarter_turn(
+    intrinsics: Float[Tensor, "*batch 3 3"],
+    world_from_camera: Float[Tensor, "*batch 4 4"] | None,
+    size: tuple[int, int],
+    turns: int,
+) -> tuple[Float[Tensor, "*batch 3 3"], Float[Tensor, "*batch 4 4"] | None]:
+    """Follow an image of `size` (height, width) through quarter turns counter-clockwise (`np.rot90`), with its camera.
+
+    The camera turns with the image, so that every pixel keeps its point in the world. A pose of None stays None.
+
+    Raises:
+        GeometryError: the camera has skew, which a turned image cannot express as an upper triangle.
+    """
+    height, width = size
+    for _ in range(turns % 4):
+        if bool((intrinsics[..., 0, 1] != 0).any()):
+            raise GeometryError("cannot turn intrinsics with skew: set the skew to 0")
+        turned = intrinsics.clone()
+        turned[..., 0, 0], turned[..., 1, 1] = intrinsics[..., 1, 1], intrinsics[..., 0, 0]
+        turned[..., 0, 2], turned[..., 1, 2] = intrinsics[..., 1, 2], width - 1 - intrinsics[..., 0, 2]
+        intrinsics = turned
+        if world_from_camera is not None:
+            columns = world_from_camera.unbind(dim=-1)
+            world_from_camera = torch.stack([columns[1], -columns[0], columns[2], columns[3]], dim=-1)
+        height, width = width, height
+    return intrinsics, world_from_camera
+
+
 def transpose_intrinsics(intrinsics: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Follow an image whose rows became its columns; camera x and y trade places with them.
 

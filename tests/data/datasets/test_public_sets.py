@@ -7,14 +7,20 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from distill3d.data import datasets
 from distill3d.data.datasets import ScanOptions
+from distill3d.data.datasets.arkitscenes import turns_to_upright
 from distill3d.data.datasets.co3d import stream_list
 from distill3d.data.datasets.scannet1500 import read_pairs
 from distill3d.data.datasets.sevenscenes import infrared_pose
 from distill3d.data.frames import read_depth, read_picture
 from distill3d.errors import DataError
+from distill3d.geometry.cameras import resize_intrinsics, unproject_depth
+from distill3d.geometry.poses import transform_points
 from tests.fixtures.layouts import write_layout
 
 
@@ -191,6 +197,66 @@ def test_time_stamps_of_arkitscenes_are_in_the_order_of_time(tmp_path):
     assert stamps == sorted(stamps)
     assert stamps[0] < 1000 < stamps[-1]
     assert {row.split for row in rows} == {"train"}
+
+
+def world_points(row, depth):
+    intrinsics = resize_intrinsics(torch.tensor(row.intrinsics), (row.height, row.width), depth.shape)
+    points = unproject_depth(torch.from_numpy(depth), intrinsics.float())
+    return transform_points(torch.tensor(row.world_from_camera).float(), points).numpy()
+
+
+@pytest.mark.parametrize("mode", ["full", "images_only"])
+def test_pictures_of_arkitscenes_are_turned_so_that_the_sky_is_up_and_keep_their_points(tmp_path, mode):
+    write_layout("arkitscenes", tmp_path)
+    path = next(tmp_path.rglob("lowres_wide.traj"))
+    shutil.rmtree(tmp_path / "raw/Training/47334522")  # it has no trajectory
+    lines = path.read_text().splitlines()
+
+    def points(**options):
+        rows = datasets.get("arkitscenes").scan(tmp_path, ScanOptions(**options), on_skip=lambda skipped: None)
+        return [row for row in rows if row.scene == path.parent.name]
+
+    stored = points()
+    for turns in range(4):
+        # The whole world is turned, so that the sky lies on another side of the pictures.
+        side = {0: (0, -1, 0), 1: (1, 0, 0), 2: (0, 1, 0), 3: (-1, 0, 0)}[turns]
+        sky = np.mean([np.array(row.world_from_camera)[:3, :3] for row in stored], axis=0) @ np.array(side)
+        swing = Rotation.align_vectors([[0, 0, 1]], [sky])[0].as_matrix()
+        moved = []
+        for line in lines:
+            time, *numbers = map(float, line.split())
+            rotation = Rotation.from_rotvec(numbers[:3]).as_matrix() @ swing.T
+            moved.append(" ".join(map(str, [time, *Rotation.from_matrix(rotation).as_rotvec(), *numbers[3:]])))
+        path.write_text("\n".join(moved) + "\n")
+        plain, upright = points(), points(mode=mode, upright=True)
+        assert turns_to_upright(np.array([row.world_from_camera for row in plain])) == turns
+        ours, theirs = upright[0], plain[0]
+        if mode == "images_only":
+            ours = next(row for row in upright if row.frame == theirs.frame)
+        assert (ours.height, ours.width) == ((24, 32) if turns % 2 == 0 else (32, 24))
+        image = read_picture(ours, tmp_path)
+        assert np.array_equal(image, np.rot90(read_picture(theirs, tmp_path), turns))
+        if mode == "full":
+            depth = read_depth(ours, tmp_path)
+            assert np.array_equal(depth, np.rot90(read_depth(theirs, tmp_path), turns))
+            place = [world_points(row, read_depth(row, tmp_path)) for row in (ours, theirs)]
+            np.testing.assert_allclose(place[0], np.rot90(place[1], turns), atol=1e-5)
+
+
+def test_depth_of_arkitscenes_that_its_sensor_was_not_sure_of_can_be_left_out(tmp_path):
+    write_layout("arkitscenes", tmp_path)
+    shutil.rmtree(tmp_path / "raw/Training/47334522")  # it has no trajectory
+    for path in tmp_path.rglob("confidence/*.png"):
+        confidence = np.full((12, 16), 2, np.uint8)
+        confidence[:4] = 1
+        Image.fromarray(confidence).save(path)
+    spec = datasets.get("arkitscenes")
+    for confident, lost in ((False, False), (True, True)):
+        rows = list(spec.scan(tmp_path, ScanOptions(confident=confident), on_skip=lambda skipped: None))
+        row = next(row for row in rows if row.depth is not None)
+        depth = read_depth(row, tmp_path)
+        assert (not depth[:4].any()) == lost
+        assert depth[4:].any()
 
 
 def test_held_out_sequences_of_co3d_stay_held_out_where_the_lists_pass_over_a_frame(tmp_path):

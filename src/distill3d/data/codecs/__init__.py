@@ -7,6 +7,9 @@
 To add one, write a function `(span: Span, **options) -> array` beside its kin and name it in the table of that file:
 `IMAGE_CODECS`, `DEPTH_CODECS` or `MASK_CODECS`. Whatever it raises on damaged bytes becomes a `DataError` that names
 the file; it must neither hang nor ask for more memory than the file's own header can justify.
+
+Every codec takes the option `turns`: what it gives is turned counter-clockwise by so many quarter turns, for pictures
+that are stored sideways.
 """
 
 import importlib
@@ -37,13 +40,14 @@ def decode(family: Family, spelled: str, span: Span) -> Any:
         DataError: no such codec, options it does not take, or a file that is missing or damaged.
     """
     name, options = parse_codec(spelled)
+    turns = options.pop("turns", 0)
     function = _table(family).get(name)
     kind = family.removesuffix("_CODECS").lower()
     if function is None:
         known = ", ".join(sorted(_table(family)))
         raise DataError(f"There is no {kind} codec {name!r}; this distill3d knows {known}. Use a newer distill3d.")
     try:
-        return function(span, **options)
+        return np.ascontiguousarray(np.rot90(function(span, **options), int(turns)))
     except DataError:
         raise
     except (*UNREADABLE, *_DAMAGED) as error:

@@ -51,6 +51,10 @@ class ScanOptions:
     """As many are taken of a video too short for `rate`, as far as it has them."""
     sharpest: bool = False
     """Take the sharpest frame near each chosen moment of a video, and none while the camera stands still."""
+    upright: bool = False
+    """Turn pictures that are stored sideways so that the sky is up, with depth, camera and pose (ARKitScenes)."""
+    confident: bool = False
+    """Leave out depth that its sensor was not sure of (ARKitScenes: confidence below 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
