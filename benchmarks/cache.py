@@ -24,7 +24,10 @@ import numpy as np
 import torch
 
 from distill3d.cache import CacheHeader, CacheReader, CacheWriter
+from distill3d.cache.blob import read_parts
 from distill3d.cache.codec import get_codec
+from distill3d.cache.on_device import decode_on
+from distill3d.cache.planes import split_plane
 from distill3d.cache.record import split_sample
 from distill3d.data.render.caster import render
 from distill3d.data.render.rooms import random_room, room_cameras
@@ -172,17 +175,45 @@ def feed(reader: CacheReader, num_views: int) -> Callable[[], object]:
     return lambda: batches[next(numbers)]
 
 
+def measure_device(views: Views, prediction: Prediction, device: str, repeats: int) -> dict[str, float]:
+    """Milliseconds of processor time to decode all views: by the codec, in torch on a device, and zstd alone."""
+    codec = get_codec("compact")
+    blobs = [codec.encode(part).data for part in split_sample("x", Views(images=views.images), prediction)]
+    pixels = SIZE[0] * SIZE[1]
+
+    def inflate() -> None:
+        for blob in blobs:
+            for part in read_parts(blob)[0].values():
+                if part.encoding.startswith("plane-"):
+                    split_plane(part.data, pixels, 2)
+
+    def there() -> None:
+        decode_on(device, blobs)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    works = {"codec": lambda: [codec.decode(blob) for blob in blobs], f"torch, {device}": there, "zstd": inflate}
+    return {name: statistics.median(taken) for name, taken in cpu_ms(works, repeats).items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--views", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--noise-in", choices=("distance", "all"), default="distance")
     parser.add_argument("--confidence-noise", type=float, default=0.01, help="of ln(confidence - 1), pixel by pixel")
+    parser.add_argument("--device", help="measure decoding in torch on this device instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     keep_freed_memory()  # as the workers of the training feed do
     views = rooms(options.views)
+    if options.device:
+        for noise in NOISES:
+            prediction = label(views, noise, options.noise_in == "all", options.confidence_noise)
+            found = measure_device(views, prediction, options.device, options.repeats)
+            print(f"{noise:<7.2%} " + "   ".join(f"{name} {taken:.0f} ms" for name, taken in found.items()), flush=True)
+        return
     print(f"{options.views} views of {SIZE[0]}x{SIZE[1]}; times in ms of processor time; in brackets: npz / this")
     print(
         f"noise   codec    MB/view          max error  write/view       read 4 of {options.views}        sample   feed"

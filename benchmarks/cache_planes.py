@@ -11,14 +11,16 @@ that looks at one difference at a time can do without.
 import importlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import zstandard
 
+from distill3d.cache import planes
 from distill3d.cache.planes import PREDICTORS, pack_differences, predict
+from distill3d.cache.scalars import pack_confidence
 from distill3d.geometry.cameras import project_points, unproject_depth
 from distill3d.geometry.poses import invert_pose, transform_points
 from distill3d.types import Views
@@ -107,6 +109,7 @@ def coders() -> dict[str, Callable[[np.ndarray], int]]:
     found: dict[str, Callable[[np.ndarray], int]] = {
         "entropy": _entropy,
         "huffman": lambda rest: len(pack_differences(rest.astype(np.int32))),
+        "huffman 254": _with_all_bytes,
         "zstd 3": lambda rest: len(zstandard.ZstdCompressor(level=3).compress(_shuffled(rest))),
     }
     try:
@@ -124,6 +127,15 @@ def coders() -> dict[str, Callable[[np.ndarray], int]]:
     except ImportError:
         pass
     return found
+
+
+def _with_all_bytes(rest: np.ndarray) -> int:
+    """Differences up to 253 within the code, instead of up to 47."""
+    usual, planes.BIG = planes.BIG, 254
+    try:
+        return len(pack_differences(rest.astype(np.int32)))
+    finally:
+        planes.BIG = usual
 
 
 def _entropy(rest: np.ndarray) -> int:
@@ -156,16 +168,28 @@ def main() -> None:
             rests.setdefault("interpolate", []).append(interpolate(plane))
             rests.setdefault("directed", []).append(directed(plane))
             rests.setdefault("other view", []).append(other_view(views, depth, view, plane))
-        for predictor, found in rests.items():
-            cells = []
-            for pack in packers.values():
-                sizes, seconds = [], []
-                for rest in found:
-                    start = time.process_time()
-                    sizes.append(pack(rest))
-                    seconds.append(time.process_time() - start)
-                cells.append(f"{statistics.mean(sizes) / 1e3:8.1f} ({1e3 * statistics.median(seconds):4.1f})")
-            print(f"{noise:<7.2%} {predictor:<12} " + " ".join(cells), flush=True)
+        show(noise, rests, packers)
+    views = rooms_of(VIEWS)
+    maps = importlib.import_module("cache").label(views, 0.0, False, 0.01).confidence_world[0].numpy()
+    levels = [pack_confidence("c", values)[0]["c.levels"].astype(np.int32) for values in maps]
+    print("the same for a confidence with 1 % noise, mean over all views")
+    show(0.01, {name: [predict(plane, name) for plane in levels] for name in PREDICTORS}, packers)
+
+
+def show(
+    noise: float, rests: Mapping[str, Sequence[np.ndarray]], packers: Mapping[str, Callable[[np.ndarray], int]]
+) -> None:
+    """Print a row for every predictor."""
+    for predictor, found in rests.items():
+        cells = []
+        for pack in packers.values():
+            sizes, seconds = [], []
+            for rest in found:
+                start = time.process_time()
+                sizes.append(pack(rest))
+                seconds.append(time.process_time() - start)
+            cells.append(f"{statistics.mean(sizes) / 1e3:8.1f} ({1e3 * statistics.median(seconds):4.1f})")
+        print(f"{noise:<7.2%} {predictor:<12} " + " ".join(cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ WORTH_BITS = {"none": 0.0, "delta": 0.02, "pyramid": 0.04}
 """What a predictor must save, in bits a pixel, to be worth its time."""
 BIG = 48
 """Stands for all numbers from it on. Rare numbers cost more within a Huffman code of zstd, whose longest code has 11
-bits, than beside it: 255 in place of 48 makes noisy planes 2 to 5 % larger."""
+bits, than beside it: 254 in place of 48 makes noisy planes 2 to 4 % larger."""
 COARSEST = 32
 """The pyramid ends where a side of its plane is shorter."""
 _LENGTH = struct.Struct("<I")
