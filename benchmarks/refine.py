@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from safetensors.torch import load_file
 
 from distill3d import teachers
 from distill3d.adapters.config import LoraConfig
@@ -120,6 +121,11 @@ def main() -> None:
                     print(line("frozen base", [of_base(runs[0])]))
                 print(line(name, runs), flush=True)
                 store(arguments.out, name, runs)
+        base = load_file(weights)
+    print("\nchange D of the qkv weights W where nothing is renormalised, one number for each layer")
+    for name in (name for group in arguments.rows for name, row in GROUPS[group].items() if row.rule == "none"):
+        for seed in arguments.seeds:
+            print(lengths(name, seed, base, arguments.out), flush=True)
 
 
 def make_caches(out: Path) -> dict[str, Path]:
@@ -141,7 +147,7 @@ def run_row(
     name: str, row: Row, seed: int, steps: int, caches: Mapping[str, Path], weights: str, out: Path
 ) -> dict[str, float]:
     """Refine once, and give the last scores with the largest norms and the last drift seen on the way."""
-    folder = out / "runs" / f"{name.replace(', ', '-').replace(' ', '_')}-seed{seed}"
+    folder = run_folder(name, seed, out)
     if not (folder / "summary.json").is_file():
         sources = RefineSources(
             photo_caches=[caches["train"]],
@@ -155,6 +161,25 @@ def run_row(
     scores: dict[str, float] = dict(read_json(folder / "summary.json")["validation"])
     scores["feature_cosine"] = next(r["feature_cosine"] for r in reversed(records) if "feature_cosine" in r)
     return scores
+
+
+def lengths(name: str, seed: int, base: Mapping[str, torch.Tensor], out: Path) -> str:
+    """How much an adapter lengthens its weights: by Frobenius norm, and by the largest singular value."""
+    adapter = load_file(run_folder(name, seed, out) / "adapter.safetensors")
+    found: dict[str, list[str]] = {"|D|/|W|": [], "|W+D|/|W|": [], "largest singular value": []}
+    for key in sorted(key for key in adapter if key.endswith(".lora_A")):
+        layer = key.removesuffix(".lora_A")
+        weight = base[f"{layer}.weight"].double()
+        change = adapter[f"{layer}.lora_B"].double() @ adapter[key].double()  # alpha = rank
+        ratios = change.norm() / weight.norm(), (weight + change).norm() / weight.norm()
+        spectral = torch.linalg.matrix_norm(weight + change, 2) / torch.linalg.matrix_norm(weight, 2)
+        for what, value in zip(found, (*ratios, spectral), strict=True):
+            found[what].append(f"{float(value):.3f}")
+    return f"{name}, seed {seed}: " + "; ".join(f"{what} {', '.join(values)}" for what, values in found.items())
+
+
+def run_folder(name: str, seed: int, out: Path) -> Path:
+    return out / "runs" / f"{name.replace(', ', '-').replace(' ', '_')}-seed{seed}"
 
 
 def of_base(scores: Mapping[str, float]) -> dict[str, float]:
