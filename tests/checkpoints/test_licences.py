@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from distill3d import models
-from distill3d.checkpoints import commercial_use, licences, official_licence
+from distill3d.checkpoints import all_licences, commercial_use, licences, official_licence
 
 
 def test_a_hub_id_its_cache_and_a_file_of_its_name_have_its_licence():
@@ -28,6 +28,16 @@ def test_commercial_use_that_a_licence_states_is_believed_unless_others_come_int
     assert commercial_use("VGGT License v1 (commercial use allowed, military use excluded; gated)") is True
     assert commercial_use("Some terms (non-commercial use allowed)") is False
     assert commercial_use("not told by the file; one of: A (commercial use allowed) | B") is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "allowed"),
+    [(("MIT", "CC0", "MIT"), True), (("MIT", "unknown"), None), (("MIT", "unknown", "CC-BY-NC-4.0"), False)],
+)
+def test_what_is_made_from_several_things_may_be_used_as_far_as_each_of_them(parts, allowed):
+    joined = all_licences(parts)
+    assert commercial_use(joined) is allowed
+    assert joined.count("MIT") == 1
 
 
 @pytest.mark.parametrize(("licence", "level"), [("MIT", "INFO"), ("unknown", "INFO"), ("CC-BY-NC-4.0", "WARNING")])

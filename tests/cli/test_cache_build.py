@@ -9,7 +9,7 @@ import pytest
 from distill3d.cache import CacheReader
 from distill3d.cli.cache.build import Policy
 from distill3d.data.policies import POLICIES
-from tests.cli.calls import build_cache, call, save_fresh_student
+from tests.cli.calls import SIZE, build_cache, call, save_fresh_student
 
 
 def test_the_policies_of_the_help_are_those_there_are():
@@ -86,3 +86,21 @@ def test_a_weights_file_is_a_teacher(chain, tmp_path):
     called = build_cache(chain.manifest, tmp_path / "c", "--teacher", student, "--batch", 2, "--threads", 1)
     assert called.code == 0, called.err
     assert called.data["written"] + called.data["failed"] == 4
+
+
+def test_one_cache_of_several_manifests_names_scenes_after_their_files(chain, tmp_path):
+    from distill3d.data.table import load_manifest
+
+    manifest = load_manifest(chain.manifest)
+    both = [manifest.save(tmp_path / f"{name}.parquet") for name in ("yard", "house")]
+    how = ("--policy", "contiguous", "--views", 3, "--fit.long-side", SIZE)
+    called = call("cache", "build", "--manifest", *both, "--out", tmp_path / "c", *how)
+    assert called.code == 0, called.err
+    keys = list(CacheReader(tmp_path / "c").keys())
+    assert sum(key.startswith("yard-") for key in keys) == sum(key.startswith("house-") for key in keys) > 0
+    assert len(keys) == len([key for key in keys if key.startswith(("yard-", "house-"))])
+    (tmp_path / "other").mkdir()
+    twin = manifest.save(tmp_path / "other" / "yard.parquet")
+    wrong = call("cache", "build", "--manifest", both[0], twin, "--out", tmp_path / "d")
+    assert wrong.code == 2
+    assert "have the same name" in wrong.err

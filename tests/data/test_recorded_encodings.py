@@ -21,7 +21,7 @@ from distill3d.data.frames import read_depth
 from distill3d.data.refs import Ref, Span, codec
 from distill3d.data.rows import ManifestRow, matrix
 from distill3d.errors import DataError
-from distill3d.geometry.cameras import quarter_turn
+from distill3d.geometry.cameras import turn_camera
 from distill3d.geometry.conventions import opencv_pose, pinhole_from_rays
 from distill3d.geometry.poses import pose_from_rt
 
@@ -110,10 +110,11 @@ def test_a_trajectory_of_arkitscenes_is_the_recorded_one(golden, span):
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-def test_quarter_turns_of_a_camera_are_the_recorded_ones(golden, turns):
+def test_a_turned_picture_of_arkitscenes_has_the_recorded_camera(golden, turns):
     case = golden("arkitscenes_pose")
-    intrinsics, pose = (torch.from_numpy(case[name]) for name in ("K", "expected_c2w"))
-    turned, turned_pose = quarter_turn(intrinsics, pose[0], tuple(case["image_hw"].tolist()), turns)
+    size = tuple(case["image_hw"].tolist())
+    intrinsics, pose = torch.from_numpy(case["K"]), torch.from_numpy(case["expected_c2w"][0])
+    turned, turned_pose = turn_camera(intrinsics, pose, size, turns)
     np.testing.assert_allclose(turned, case[f"rot{turns}_K"], atol=1e-12)
     np.testing.assert_allclose(turned_pose, case[f"rot{turns}_c2w"], atol=1e-12)
 

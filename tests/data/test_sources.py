@@ -1,8 +1,12 @@
 import logging
+import os
+import sys
+from collections import Counter
 
 import pytest
 import torch
 
+from distill3d.data import walk
 from distill3d.data.datasets import ScanOptions
 from distill3d.data.datasets.annotated import write_annotated_scene
 from distill3d.data.images import ImageFit
@@ -60,6 +64,27 @@ def test_photos_beside_scenes_are_a_scene_of_their_own(tmp_path):
     assert [row.scene for row in find_source(tmp_path / "flat").scan()] == ["flat", "flat", "kitchen", "kitchen"]
     photos(tmp_path / "flat/flat", 2)
     assert {row.scene for row in find_source(tmp_path / "flat").scan()} == {".", "flat", "kitchen"}
+
+
+def test_a_folder_called_photos_beside_scenes_goes_by_its_own_name(tmp_path):
+    for name in ("data/buddha/images", "data/photos"):
+        photos(tmp_path / name, 2)
+    assert {row.scene for row in find_source(tmp_path / "data").scan()} == {"buddha", "photos"}
+    assert {row.scene for row in find_source(tmp_path / "data/buddha").scan()} == {"buddha"}
+
+
+def test_a_tree_is_walked_once_to_find_out_what_it_is(tmp_path, monkeypatch):
+    photos(tmp_path / "yard", 2)
+    looked = Counter()
+    scandir = os.scandir
+
+    def counting(folder):
+        looked["walk" if sys._getframe(1).f_code.co_name == "_walk" else "other"] += 1
+        return scandir(folder)
+
+    monkeypatch.setattr(walk.os, "scandir", counting)
+    find_source(tmp_path)
+    assert looked["walk"] == 2  # the folder, and the one in it
 
 
 def test_hidden_files_and_resource_forks_are_passed_over(tmp_path):

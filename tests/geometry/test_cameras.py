@@ -18,6 +18,8 @@ from distill3d.geometry.cameras import (
     project_points,
     resize_intrinsics,
     transpose_intrinsics,
+    turn_camera,
+    turns_to_upright,
     unproject_depth,
 )
 from tests.geometry.cases import generator, random_intrinsics, seeds, sizes
@@ -85,6 +87,29 @@ def test_transposed_intrinsics_see_the_transposed_point_at_the_transposed_pixel(
     before, _ = project_points(points, intrinsics)
     after, _ = project_points(points[..., [1, 0, 2]], transpose_intrinsics(intrinsics))
     torch.testing.assert_close(after, before.flip(-1))
+
+
+def test_a_camera_that_was_turned_stands_upright_again():
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[:3, :3] = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # z of the world points up in the picture
+    up = torch.tensor([0.0, 0.0, 1.0])
+    intrinsics = centred_intrinsics(torch.tensor(50.0, dtype=torch.float64), 48, 64)
+    assert turns_to_upright(pose[None], up) == 0
+    for turns in (1, 2, 3):
+        size = (48, 64)
+        turned, turned_pose = turn_camera(intrinsics, pose, size, turns)
+        needed = turns_to_upright(turned_pose[None], up)
+        assert needed == 4 - turns
+        back, back_pose = turn_camera(turned, turned_pose, size[::-1] if turns % 2 else size, needed)
+        torch.testing.assert_close(back, intrinsics)
+        torch.testing.assert_close(back_pose, pose)
+
+
+def test_turning_a_camera_with_skew_onto_its_side_is_refused():
+    skewed = torch.tensor([[50.0, 1, 30], [0, 50, 20], [0, 0, 1]])
+    with pytest.raises(GeometryError, match="skew"):
+        turn_camera(skewed, torch.eye(4), (40, 60), 3)
+    turn_camera(skewed, torch.eye(4), (40, 60), 2)
 
 
 def test_transposing_a_camera_with_skew_is_refused():

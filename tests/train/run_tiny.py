@@ -1,4 +1,4 @@
-"""A run in a process of its own, for tests that kill it or start several: CACHE OUT SETTINGS-AS-JSON."""
+"""A run in a process of its own, for tests that kill it or start several: CACHE[,CACHE...] OUT SETTINGS-AS-JSON."""
 
 import json
 import sys
@@ -21,8 +21,8 @@ def config_from(changes):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    cache, out, settings = sys.argv[1:4]
+    caches, out, settings = sys.argv[1:4]
     try:
-        train(config_from(json.loads(settings)), cache, out)
+        train(config_from(json.loads(settings)), caches.split(","), out, resume=out if Path(out).exists() else None)
     except KeyboardInterrupt:
         sys.exit(130)

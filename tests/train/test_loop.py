@@ -148,7 +148,7 @@ def test_a_student_that_starts_at_the_mean_is_nearer_to_its_labels(cache):
     for from_mean in (False, True):
         student = build_student(tiny_config())
         if from_mean:
-            start_at_mean(student, batches)
+            start_at_mean(student, (batches[number] for number in range(len(batches))))
         prediction = student(batch.views.images, generator=torch.Generator().manual_seed(0))
         depth = prediction.pointmap_camera[..., 2].detach()
         truth = batch.target.pointmap_camera[..., 2]
@@ -187,33 +187,3 @@ def test_a_pretrained_encoder_is_taken_up_and_its_licence_is_not_forgotten(cache
 def test_a_device_that_is_not_there_is_refused(cache, tmp_path):
     with pytest.raises(ConfigError, match="device is quantum, but this machine has cpu"):
         train(tiny_config(device="quantum"), cache, tmp_path)
-
-
-def test_several_caches_are_mixed_and_a_resumed_run_sees_what_an_uninterrupted_one_sees(cache, tmp_path):
-    caches = [cache, make_cache(tmp_path / "other", seed=7)]
-    steady = tiny_config(steps=6, optim=OptimConfig(min_lr_ratio=1.0, warmup_steps=0))
-    config = dataclasses.replace(steady, data=SamplingConfig(weights=(1.0, 3.0)))
-    train(config, caches, tmp_path / "whole")
-    train(dataclasses.replace(config, steps=3), caches, tmp_path / "cut")
-    train(config, caches, tmp_path / "cut", resume=tmp_path / "cut")
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    train(steady, caches, tmp_path / "even")
-    assert losses(tmp_path / "even") != losses(tmp_path / "whole")
-    about = json.loads((tmp_path / "whole" / "config.json").read_text())
-    assert [Path(entry["path"]) for entry in (about["cache"], *about["other_caches"])] == caches
-    with pytest.raises(ConfigError, match="caches"):
-        train(steady, cache, tmp_path / "even", resume=tmp_path / "even")
-
-
-@pytest.mark.parametrize(
-    ("weights", "message"), [((1.0,), "1 weights for 2 sources"), ((0.0, 0.0), "expected numbers"), ((1.0, -1.0), "-1")]
-)
-def test_weights_that_do_not_fit_the_caches_are_refused(cache, tmp_path, weights, message):
-    other = make_cache(tmp_path, seed=7)
-    with pytest.raises(ConfigError, match=message):
-        train(tiny_config(steps=1, data=SamplingConfig(weights=weights)), [cache, other], tmp_path / "run")
-
-
-def test_a_cache_cannot_be_mixed_with_itself(cache, tmp_path):
-    with pytest.raises(ConfigError, match="named twice"):
-        train(tiny_config(steps=1), [cache, cache], tmp_path / "run")

@@ -3,7 +3,8 @@ from collections import Counter
 import pytest
 
 from distill3d.errors import ConfigError
-from distill3d.train.mixing import MixedBatches, Source, by_weight
+from distill3d.train.mixing import SHORTEST_EPOCH, MixedBatches, Source, turns
+from distill3d.train.order import numbers_of_rank
 
 
 class Numbers:
@@ -57,15 +58,34 @@ def test_an_empty_mix_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("weights", "counts"), [(None, {"a": 10, "b": 30}), ((3, 1), {"a": 30, "b": 10}), ((0, 2.5), {"b": 40})]
+    ("sizes", "weights"),
+    [((2, 5), (3, 1)), ((4000, 10), (0.25, 0.75)), ((1, 1, 1), (1, 1, 2)), ((70, 800, 900), (20, 1, 1))],
 )
-def test_an_epoch_is_shared_out_by_weight(weights, counts):
-    mix = by_weight({"a": Numbers(10), "b": Numbers(30)}, weights, seed=0)
-    assert len(mix) == 40
-    assert Counter(mix[number].source for number in range(40)) == counts
-    assert [mix.unmarked()[number] for number in range(40)] == [mix[number].batch for number in range(40)]
+def test_an_epoch_shares_its_turns_by_weight(sizes, weights):
+    found = turns(sizes, weights)
+    assert sum(found) == pytest.approx(max(sum(sizes), SHORTEST_EPOCH), abs=len(sizes))
+    for count, weight in zip(found, weights, strict=True):
+        assert count / sum(found) == pytest.approx(weight / sum(weights), abs=1e-3)
 
 
-def test_a_rare_source_still_has_its_turn():
-    mix = by_weight({"a": Numbers(10), "b": Numbers(10)}, (1.0, 1e-6), seed=0)
-    assert [source.per_epoch for source in mix.sources] == [20, 1]
+def test_a_weight_of_nothing_leaves_a_source_out_and_a_tiny_one_does_not():
+    assert turns((5, 5, 5), (1, 0, 1e-9)) == [SHORTEST_EPOCH, 0, 1]
+
+
+@pytest.mark.parametrize("weights", [(1,), (1, 2, 3), (-1, 2), (float("nan"), 1), (float("inf"), 1), (0, 0)])
+def test_weights_that_do_not_fit_are_refused(weights):
+    with pytest.raises(ConfigError, match=r"weights for 2 caches|expected numbers of at least 0"):
+        turns((4, 4), weights)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1), (2, 2)])
+def test_the_mix_goes_on_where_it_stopped_on_another_number_of_processes(before, after):
+    def seen(world, start, steps):
+        return [
+            number
+            for rank in range(world)
+            for number in numbers_of_rank(rank=rank, world=world, accumulation=4 // world, start=start, steps=steps)
+        ]
+
+    whole = drawn(mix(), range(40))
+    assert sorted(drawn(mix(), seen(before, 0, 5) + seen(after, 5, 10))) == sorted(whole)

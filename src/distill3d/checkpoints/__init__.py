@@ -1,7 +1,7 @@
 """Weights: read from any file, renamed, loaded strictly, saved with their configuration and where they come from."""
 
 from distill3d.checkpoints.keys import load_strict, rename_keys, restore_keys
-from distill3d.checkpoints.licences import commercial_use, official_licence
+from distill3d.checkpoints.licences import all_licences, commercial_use, official_licence
 from distill3d.checkpoints.load import LoadedInfo, file_sha256, load_model, load_with_info
 from distill3d.checkpoints.official import fitting_variant, load_encoder, load_official, to_official
 from distill3d.checkpoints.read import read_weights
@@ -10,6 +10,7 @@ from distill3d.checkpoints.saved import SavedInfo, find_weights, load_saved, rea
 __all__ = [
     "LoadedInfo",
     "SavedInfo",
+    "all_licences",
     "commercial_use",
     "file_sha256",
     "find_weights",

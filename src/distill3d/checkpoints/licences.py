@@ -1,6 +1,7 @@
 """What weights may be used for: read off the name of their licence, looked up for official files, told at loading."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from distill3d.models import ModelSpec
@@ -10,11 +11,20 @@ logger = logging.getLogger(__name__)
 _FREE = ("apache", "mit", "bsd", "cc0", "cc-by-4", "cc-by-sa")
 _BOUND = ("non-commercial", "noncommercial", "-nc", "nc-", "research-only")
 _CHOICE = " | "
+_BOTH = " + "
 _told: set[tuple[str, str]] = set()
+
+
+def all_licences(licences: Iterable[str]) -> str:
+    """The licence of what is made from several things: that of each."""
+    return _BOTH.join(dict.fromkeys(licences))
 
 
 def commercial_use(licence: str) -> bool | None:
     """Whether a licence is known to allow commercial use; None where its name does not tell."""
+    if _BOTH in licence:
+        allowed = [commercial_use(part) for part in licence.split(_BOTH)]
+        return False if False in allowed else None if None in allowed else True
     plain = licence.lower().replace(" ", "-")
     if any(mark in plain for mark in _BOUND):
         return False

@@ -20,13 +20,12 @@ def build(
     dataset: str | None = None,
     mode: Literal["images_only", "full"] = "full",
     by_time: bool = False,
+    upright: bool = False,
     test_fraction: float = 0.0,
     verify: bool = False,
     rate: float = 2.0,
     max_frames: int | None = None,
     sharpest: bool = False,
-    upright: bool = False,
-    confident: bool = False,
     fresh: bool = False,
     workers: int = 0,
 ) -> Outcome:
@@ -39,14 +38,13 @@ def build(
         out: the Parquet file to write.
         dataset: name of the layout, where several would fit.
         mode: images_only leaves cameras and depth aside, and works where they were not downloaded.
+        upright: turn pictures that are stored as the sensor lay, with cameras and depth (ARKitScenes).
         by_time: order the photos of a folder by the time in their EXIF, not by their names.
         test_fraction: share of the frames held out, for sources that do not say it themselves.
         verify: decode every file now, instead of trusting headers.
         rate: frames per second taken from videos.
         max_frames: at most this many frames from each video.
         sharpest: take the sharpest frame near each chosen moment of a video, and none while the camera stands still.
-        upright: turn pictures that are stored sideways, with depth and camera (ARKitScenes).
-        confident: leave out depth that its sensor was not sure of (ARKitScenes).
         fresh: read everything again, whether it has changed or not.
         workers: processes that read; 0 takes one for each core.
     """
@@ -58,11 +56,10 @@ def build(
     options = BuildOptions(
         mode=mode,
         by_time=by_time,
+        upright=upright,
         rate=rate,
         max_frames=max_frames,
         sharpest=sharpest,
-        upright=upright,
-        confident=confident,
         test_fraction=test_fraction,
         verify=verify,
     )

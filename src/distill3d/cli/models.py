@@ -132,7 +132,7 @@ def _show_network(summary: Mapping[str, Any], meta: Mapping[str, Any], config: A
     ]
     if fit := meta.get("cache", {}).get("image_fit"):
         lines.append(f"trained at: {', '.join(f'{key} {value}' for key, value in fit.items())}")
-    caches = [meta.get("cache", {}), *meta.get("other_caches", ())]
+    caches = [meta.get("cache", {}), *meta.get("more_caches", ())]
     if licences := [name for cache in caches for name in cache.get("settings", {}).get("data_licences", ())]:
         lines.append(f"photos it learned from: {', '.join(dict.fromkeys(licences))}")
     if teacher := meta.get("teacher"):

@@ -20,7 +20,7 @@ class TrainArguments:
 
     cache: tuple[Path, ...]
     out: Path
-    validation_cache: Path | None
+    validation_cache: tuple[Path, ...]
     resume: bool
     config: DistillConfig
 
@@ -33,16 +33,16 @@ def _parse(recipe: str, arguments: Sequence[str]) -> TrainArguments:
     def read(
         cache: tuple[Path, ...],
         out: Path,
-        validation_cache: Path | None = None,
+        validation_cache: tuple[Path, ...] = (),
         resume: bool = False,
         config: Annotated[DistillConfig, tyro.conf.arg(name="")] = settings,
     ) -> TrainArguments:
         """Distil a student from a teacher's cache. Every setting of the recipe can be changed on the command line.
 
         Args:
-            cache: folders of `distill3d cache build`; of several, every batch comes from one (see --data.weights).
+            cache: folder of `distill3d cache build`, or several; --mix says how often each has its turn.
             out: run folder to write: config.json, metrics.jsonl, checkpoints/, pictures/, student.safetensors.
-            validation_cache: labels to watch on; None holds back a share of every cache.
+            validation_cache: labels to watch on; without it a share of each cache is held back.
             resume: go on from the newest checkpoint of the run folder.
             config: the recipe, with what was changed.
         """

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, UInt8
 
 from distill3d.data.decode import UNREADABLE
 from distill3d.data.rows import Distortion, Matrix, natural_key
+from distill3d.data.walk import visible_files
 from distill3d.errors import DataError
 from distill3d.files import PathLike
 from distill3d.geometry.lenses import LENSES
@@ -107,7 +108,7 @@ class ColmapModel:
 
 def find_models(root: PathLike) -> list[Path]:
     """Folders at or below `root` that hold a model, in natural order; of `sparse/0`, `sparse/1`, ... each is one."""
-    folders = {path.parent for suffix in ("bin", "txt") for path in Path(root).rglob(f"cameras.{suffix}")}
+    folders = {path.parent for path in visible_files(root) if path.name in ("cameras.bin", "cameras.txt")}
     return sorted((folder for folder in folders if _suffix(folder) is not None), key=natural_key)
 
 

@@ -15,7 +15,8 @@ from distill3d.data.refs import Ref
 from distill3d.data.rows import Distortion, ManifestRow, Matrix
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
-_REFS = ("image", "depth", "depth_mask", "sky", "mask")
+REFS = ("image", "depth", "depth_mask", "sky", "mask")
+"""The columns that hold paths."""
 _DEFAULTS = {"offset": 0, "store": "file"}
 _PLAIN: dict[str, pa.DataType] = {
     "dataset": _WORD,
@@ -38,7 +39,7 @@ SCHEMA = pa.schema(
         ("distortion_model", _WORD),
         ("distortion", pa.list_(pa.float64())),
         ("world_from_camera", pa.list_(pa.float64())),
-        *((f"{ref}{part}", kind) for ref in _REFS for part, kind in _REF_TYPES.items()),
+        *((f"{ref}{part}", kind) for ref in REFS for part, kind in _REF_TYPES.items()),
     ]
 )
 REQUIRED = (
@@ -97,7 +98,7 @@ def _to_record(row: ManifestRow) -> dict[str, Any]:
     record["world_from_camera"] = None if pose is None else [value for line in pose[:3] for value in line]
     record["distortion_model"] = row.distortion and row.distortion.model
     record["distortion"] = None if row.distortion is None else list(row.distortion.params)
-    for name in _REFS:
+    for name in REFS:
         ref: Ref | None = getattr(row, name)
         record[name] = ref and ref.path
         for part in ("codec", "offset", "length", "store"):
@@ -110,7 +111,7 @@ def _to_row(record: Mapping[str, Any]) -> ManifestRow:
     known: dict[str, Any] = {name: record.get(name) for name in _PLAIN}
     known["depth_kind"] = known["depth_kind"] or "z"
     model, params = record.get("distortion_model"), record.get("distortion")
-    for name in _REFS:
+    for name in REFS:
         known[name] = None if (path := record.get(name)) is None else _ref(record, name, path)
     return ManifestRow(
         **known,

@@ -1,10 +1,10 @@
 """One frame of a manifest, the frames that could not be used, and the order of names with numbers in them."""
 
 import logging
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,9 @@ from distill3d.data.refs import Ref
 from distill3d.files import PathLike
 
 logger = logging.getLogger(__name__)
+
+_PARTS = re.compile(r"\d+|\D")
+_FIRST = {"/": 0, ".": 1}
 
 Matrix = tuple[tuple[float, ...], ...]
 """A small matrix as it is stored: rows of Python floats (float64)."""
@@ -124,13 +127,11 @@ def natural_key(name: PathLike) -> tuple[tuple[int, int, str], ...]:
     `a/1.jpg` stands before `a-2/1.jpg` and `a.jpg` before `a1.jpg`. Names that differ only in leading zeros or case
     keep a fixed order.
     """
-    text = Path(name).as_posix()
-    key: list[tuple[int, int, str]] = []
-    for part in re.findall(r"\d+|\D", text.casefold()):
-        if part.isdecimal():
-            key.append((2, int(part), ""))
-        else:
-            key.append(({"/": 0, ".": 1}.get(part, 3), 0, part))
+    text = os.fspath(name).replace(os.sep, "/")
+    key = [
+        (2, int(part), "") if part.isdecimal() else (_FIRST.get(part, 3), 0, part)
+        for part in _PARTS.findall(text.casefold())
+    ]
     return (*key, (-1, 0, text))
 
 

@@ -14,7 +14,7 @@ from distill3d.data.groups import load_rows
 from distill3d.data.images import LoadedViews, load_views
 from distill3d.data.rows import ManifestRow, OnSkip, Skipped, log_skip, natural_key
 from distill3d.data.video import spread
-from distill3d.data.walk import visible_files
+from distill3d.data.walk import visible_files, walked_once
 from distill3d.errors import DataError
 from distill3d.files import PathLike
 
@@ -73,6 +73,11 @@ def find_source(path: PathLike, dataset: str | None = None) -> Source:
         if parts := spec.find(path):
             return _told(Source(dataset, path, _root(path), tuple(parts)))
         raise DataError(f"{path} does not look like {spec.title}. Check the path, or leave the kind to be found out.")
+    with walked_once():
+        return _find_out(path)
+
+
+def _find_out(path: Path) -> Source:
     by_rank: dict[int, list[str]] = {}
     for name in datasets.names():
         by_rank.setdefault(datasets.get(name).general, []).append(name)

@@ -82,34 +82,6 @@ def crop_intrinsics(intrinsics: Float[Tensor, "*batch 3 3"], top: float, left: f
     return _map_pixels(intrinsics, 1.0, 1.0, -left, -top)
 
 
-def quarter_turn(
-    intrinsics: Float[Tensor, "*batch 3 3"],
-    world_from_camera: Float[Tensor, "*batch 4 4"] | None,
-    size: tuple[int, int],
-    turns: int,
-) -> tuple[Float[Tensor, "*batch 3 3"], Float[Tensor, "*batch 4 4"] | None]:
-    """Follow an image of `size` (height, width) through quarter turns counter-clockwise (`np.rot90`), with its camera.
-
-    The camera turns with the image, so that every pixel keeps its point in the world. A pose of None stays None.
-
-    Raises:
-        GeometryError: the camera has skew, which a turned image cannot express as an upper triangle.
-    """
-    height, width = size
-    for _ in range(turns % 4):
-        if bool((intrinsics[..., 0, 1] != 0).any()):
-            raise GeometryError("cannot turn intrinsics with skew: set the skew to 0")
-        turned = intrinsics.clone()
-        turned[..., 0, 0], turned[..., 1, 1] = intrinsics[..., 1, 1], intrinsics[..., 0, 0]
-        turned[..., 0, 2], turned[..., 1, 2] = intrinsics[..., 1, 2], width - 1 - intrinsics[..., 0, 2]
-        intrinsics = turned
-        if world_from_camera is not None:
-            columns = world_from_camera.unbind(dim=-1)
-            world_from_camera = torch.stack([columns[1], -columns[0], columns[2], columns[3]], dim=-1)
-        height, width = width, height
-    return intrinsics, world_from_camera
-
-
 def transpose_intrinsics(intrinsics: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Follow an image whose rows became its columns; camera x and y trade places with them.
 
@@ -120,6 +92,41 @@ def transpose_intrinsics(intrinsics: Float[Tensor, "*batch 3 3"]) -> Float[Tenso
         raise GeometryError("cannot transpose intrinsics with skew: set the skew to 0, or rotate the image instead")
     order = torch.tensor([1, 0, 2], device=intrinsics.device)
     return intrinsics.index_select(-1, order).index_select(-2, order)
+
+
+def turn_camera(
+    intrinsics: Float[Tensor, "3 3"], world_from_camera: Float[Tensor, "4 4"], size: tuple[int, int], turns: int
+) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "4 4"]]:
+    """Follow an image of `size` (height, width) that is turned counter-clockwise by quarter turns, as `np.rot90` does.
+
+    The camera turns about its axis with the image, so that every pixel keeps its point in the world.
+
+    Raises:
+        GeometryError: the camera has skew, which an image turned by 90 degrees cannot express as an upper triangle.
+    """
+    if turns % 2 and bool(intrinsics[0, 1] != 0):
+        raise GeometryError("cannot turn intrinsics with skew by 90 degrees: set the skew to 0 first")
+    turned_from_camera = intrinsics.new_tensor([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+    world_from_camera = world_from_camera.clone()
+    height, width = size
+    for _ in range(turns % 4):
+        moved = intrinsics.new_tensor([[0, 1, 0], [-1, 0, width - 1], [0, 0, 1]])  # pixel (x, y) to (y, W - 1 - x)
+        intrinsics = moved @ intrinsics @ turned_from_camera.T
+        world_from_camera[:3, :3] = world_from_camera[:3, :3] @ turned_from_camera.T.to(world_from_camera)
+        height, width = width, height
+    return intrinsics, world_from_camera
+
+
+def turns_to_upright(world_from_camera: Float[Tensor, "views 4 4"], up: Float[Tensor, "3"]) -> int:
+    """Quarter turns, counter-clockwise, after which most of a film stands upright: 0 to 3.
+
+    Args:
+        world_from_camera: of its pictures, OpenCV axes.
+        up: direction in the world.
+    """
+    right, down, _ = (up.to(world_from_camera) @ world_from_camera[:, :3, :3]).mean(dim=0).tolist()
+    # Which border of the picture lies towards the sky: the top, the right, the bottom or the left one.
+    return max(range(4), key=[-down, right, down, -right].__getitem__)
 
 
 def centred_intrinsics(focal: Float[Tensor, "*batch"], height: int, width: int) -> Float[Tensor, "*batch 3 3"]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.checkpoints import all_licences
 from distill3d.errors import ConfigError
 from distill3d.teachers import Teacher, TeacherSpec
 from distill3d.teachers.mask import usable_pixels
@@ -39,7 +40,7 @@ class Ensemble:
     @property
     def licence(self) -> str:
         """Those of the members."""
-        return "; ".join(dict.fromkeys(member.licence for member in self._members))
+        return all_licences(member.licence for member in self._members)
 
     @property
     def weights_hash(self) -> str | None:

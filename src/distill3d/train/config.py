@@ -68,8 +68,6 @@ class SamplingConfig:
     """Range of width / height of these windows, drawn for each batch; None: that of the photos."""
     crop_multiple: int = 14
     """Windows measure a multiple of so many pixels: the student's patch."""
-    weights: tuple[float, ...] | None = None
-    """Of several caches: shares of the batches that come from each; None: by their sizes."""
     mask_percentile: float = 0.0
     """Share (in percent) of each view's pixels, the least confident of the teacher, that are left out."""
     memory_mb: int = 4000
@@ -178,6 +176,9 @@ class DistillConfig(RunConfig):
     """Weights of a pretrained encoder to start from."""
     mean_map_start: bool = False
     """Set the biases of the heads so that a fresh student predicts the mean pointmap of the cache."""
+    mix: tuple[float, ...] | None = None
+    """Of several caches: how often a batch comes from each, relative to the others (3 1: three of four from the first);
+    None: as often as it has batches, so that every epoch uses every sample once."""
     views: int = 4
     """Views of a sample, at most as many as a group of the cache has."""
     loss: DistillLossConfig = field(default_factory=DistillLossConfig)

@@ -1,8 +1,12 @@
-"""Several kinds of batches in one endless row: so many of each in every epoch, in an order that the seed decides."""
+"""Several kinds of batches in one endless row: so many of each in every epoch, in an order that the seed decides.
+
+Batch number n is a function of (seed, n) alone: any number of processes share the row, and whoever has seen
+`consumed` of it goes on with number `consumed`.
+"""
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +28,29 @@ class Source:
     """Batches of this kind in an epoch of the mix, whatever an epoch of its own has."""
 
 
+SHORTEST_EPOCH = 1000
+"""Batches of an epoch of a weighted mix, at least: its shares are exact to half a batch of that."""
+
+
+def turns(sizes: Sequence[int], weights: Sequence[float]) -> list[int]:
+    """Batches of each source in an epoch of a mix, by weight; the epoch is as long as all sources together.
+
+    Args:
+        sizes: batches that one pass over each source takes.
+        weights: shares of the sources, relative to each other; 0 leaves one out.
+
+    Raises:
+        ConfigError: there is not one weight for each source, or one is negative or no number, or all are 0.
+    """
+    if len(weights) != len(sizes):
+        raise ConfigError(f"The mix has {len(weights)} weights for {len(sizes)} caches. Give one weight for each.")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights) > 0:
+        raise ConfigError(f"The mix is {list(weights)}, expected numbers of at least 0 with one above it.")
+    wanted = [weight / sum(weights) * max(sum(sizes), SHORTEST_EPOCH) for weight in weights]
+    # A source too rare for the epoch still has its turn.
+    return [max(round(share), 1) if share > 0 else 0 for share in wanted]
+
+
 @dataclass(frozen=True)
 class MixedBatch:
     """A batch, and what kind it is of."""
@@ -42,7 +69,7 @@ class MixedBatches(Dataset[MixedBatch]):
     """Batch number n of the mix. Each source goes on where it was: an epoch of the mix need not be one of its own."""
 
     def __init__(self, sources: Sequence[Source], *, seed: int) -> None:
-        """Mix the sources.
+        """Mix sources; `turns` gives `per_epoch` by weight.
 
         Raises:
             ConfigError: an epoch has no batches at all.
@@ -63,10 +90,6 @@ class MixedBatches(Dataset[MixedBatch]):
         source = self.sources[index]
         return MixedBatch(source.name, source.batches[epoch * source.per_epoch + count])
 
-    def unmarked(self) -> NumberedBatches:
-        """The batches alone, without what kind they are of."""
-        return _Unmarked(self)
-
     def _make_epoch(self, epoch: int) -> list[tuple[int, int]]:
         """For every batch of an epoch: which source, and which of its batches of this epoch."""
         kinds = [index for index, source in enumerate(self.sources) for _ in range(source.per_epoch)]
@@ -77,39 +100,3 @@ class MixedBatches(Dataset[MixedBatch]):
             order.append((kinds[place], counts[kinds[place]]))
             counts[kinds[place]] += 1
         return order
-
-
-def by_weight(kinds: Mapping[str, NumberedBatches], weights: Sequence[float] | None, *, seed: int) -> MixedBatches:
-    """A mix whose epoch has as many batches as those of all kinds together, shared out by weight.
-
-    Without weights every kind gives its own number. A weight of 0 leaves a kind out.
-
-    Raises:
-        ConfigError: not one weight for each kind, a weight that is negative or no number, or all of them 0.
-    """
-    lengths = [len(batches) for batches in kinds.values()]
-    shares: Sequence[float] = lengths if weights is None else weights
-    if len(shares) != len(lengths):
-        raise ConfigError(f"{len(shares)} weights for {len(lengths)} sources ({', '.join(kinds)}). Give one for each.")
-    if not all(math.isfinite(share) and share >= 0 for share in shares) or not sum(shares) > 0:
-        raise ConfigError(f"The weights are {list(shares)}, expected numbers of at least 0, one of them above it.")
-    total = sum(lengths)
-    return MixedBatches(
-        [
-            Source(name=name, batches=batches, per_epoch=max(1, round(total * share / sum(shares))))
-            for (name, batches), share in zip(kinds.items(), shares, strict=True)
-            if share > 0
-        ],
-        seed=seed,
-    )
-
-
-class _Unmarked(Dataset[Any]):
-    def __init__(self, mix: MixedBatches) -> None:
-        self._mix = mix
-
-    def __len__(self) -> int:
-        return len(self._mix)
-
-    def __getitem__(self, number: int) -> Any:
-        return self._mix[number].batch

@@ -13,6 +13,7 @@ from torch import nn
 import distill3d
 from distill3d import checkpoints, models
 from distill3d.cache.format import CacheHeader
+from distill3d.cache.reader import CacheReader
 from distill3d.errors import CheckpointError
 from distill3d.train.config import DistillConfig, RunConfig
 from distill3d.train.parallel import Ranks
@@ -46,7 +47,7 @@ def save_student(
     student: nn.Module,
     average: nn.Module | None,
     config: DistillConfig,
-    headers: Sequence[CacheHeader],
+    readers: Sequence[CacheReader],
     scores: Mapping[str, float],
 ) -> None:
     """Write `student.safetensors`: the averaged weights if they are on (then the last ones go to `student-last`).
@@ -54,12 +55,13 @@ def save_student(
     Raises:
         OutputError: it cannot be written.
     """
+    headers = [reader.header for reader in readers]
     meta = {
-        "licence": "; ".join(dict.fromkeys(header.licence for header in headers)),
+        "licence": checkpoints.all_licences(header.licence for header in headers),
         "licence_chain": licence_chain(config, headers),
         "teacher": ", ".join(dict.fromkeys(header.teacher for header in headers)),
         "cache": headers[0].plain(),
-        "other_caches": [header.plain() for header in headers[1:]],
+        "more_caches": [header.plain() for header in headers[1:]],
         "training": {"settings": plain(config), "versions": versions(), "commit": git_commit()},
         "validation": dict(scores),
     }
@@ -71,8 +73,7 @@ def save_student(
 
 def licence_chain(config: DistillConfig, headers: Sequence[CacheHeader]) -> list[str]:
     """In words, everything whose licence the student inherits."""
-    labels = (f"labels of teacher {header.teacher}: {header.licence}" for header in headers)
-    chain = list(dict.fromkeys(labels))
+    chain = list(dict.fromkeys(f"labels of teacher {header.teacher}: {header.licence}" for header in headers))
     if config.pretrained_encoder is not None:
         known = ", ".join(f"{name}: {licence}" for name, licence in models.get(config.student).licences.items())
         chain.append(f"encoder from {Path(config.pretrained_encoder).name}: that of its weights ({known or 'unknown'})")

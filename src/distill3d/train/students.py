@@ -2,8 +2,9 @@
 
 import functools
 import inspect
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -17,8 +18,8 @@ from distill3d.errors import ConfigError
 from distill3d.geometry.normalize import normalize_pointmaps
 from distill3d.nn.activations import ray_grid
 from distill3d.train.config import DistillConfig
-from distill3d.train.job import NumberedBatches
 from distill3d.train.order import seed_of
+from distill3d.train.samples import Batch
 from distill3d.types import Prediction, map_tensors
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def predict(
     return map_tensors(prediction, lambda value: value.float() if value.is_floating_point() else value)
 
 
-def start_at_mean(student: nn.Module, batches: NumberedBatches, *, normalise: bool = True) -> None:
+def start_at_mean(student: nn.Module, batches: Iterable[Batch], *, normalise: bool = True) -> None:
     """Let a fresh network begin by predicting the mean of its labels, as far as its heads can.
 
     With `normalise` each label is brought to size 1 first, as a loss that ignores the scale does.
@@ -106,13 +107,12 @@ def start_at_mean(student: nn.Module, batches: NumberedBatches, *, normalise: bo
     )
 
 
-def _mean_labels(batches: NumberedBatches, normalise: bool) -> tuple[Tensor, Tensor, float, float]:
+def _mean_labels(batches: Iterable[Batch], normalise: bool) -> tuple[Tensor, Tensor, float, float]:
     """Mean world map and log-depth, tangent of half the angle of view, log(confidence - 1)."""
     world_sum = log_sum = count = torch.zeros(())
     over = under = 0.0
     confidences: list[float] = []
-    for number in range(min(len(batches), MEAN_BATCHES)):
-        batch = batches[number]
+    for number, batch in enumerate(itertools.islice(batches, MEAN_BATCHES)):
         world, local = batch.target.pointmap_world, batch.target.pointmap_camera
         if world is None or local is None:
             raise ConfigError("The cache has no world and local pointmaps. Set mean_map_start to False.")

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from distill3d.geometry.align import align_maps
 from distill3d.geometry.poses import rotation_angle
 from distill3d.losses.distill import distill_loss
 from distill3d.train.config import DistillConfig
-from distill3d.train.job import NumberedBatches, Seen
+from distill3d.train.job import Seen
 from distill3d.train.pictures import depth_of, draw_validation
 from distill3d.train.samples import Batch
 from distill3d.train.students import predict
@@ -26,8 +26,7 @@ logger = logging.getLogger(__name__)
 @torch.no_grad()
 def validate(
     student: nn.Module,
-    batches: NumberedBatches,
-    numbers: Sequence[int],
+    batches: Iterable[Batch],
     config: DistillConfig,
     device: torch.device,
     dtype: torch.dtype | None,
@@ -35,7 +34,7 @@ def validate(
     pictures: Path | None = None,
     step: int = 0,
 ) -> Seen:
-    """Score the batches of the given numbers; the first samples are drawn into the folder `pictures`.
+    """Score batches; the first samples are drawn into the folder `pictures`.
 
     Scores are the mean loss and its terms and, against the teacher, `depth_rel` (medians of a view matched) and the
     median `rotation_deg`. The student is put back into the mode it came in.
@@ -45,8 +44,7 @@ def validate(
     sums: dict[str, list[float]] = {}
     angles: list[Tensor] = []
     drawn: list[Path] = []
-    for number in numbers:
-        batch = batches[number]
+    for batch in batches:
         views, target = to_device(batch.views, device), to_device(batch.target, device)
         valid = batch.valid.to(device)
         prediction = predict(student, views.images, seed=batch.seed, dtype=dtype, head_chunk=config.head_chunk)

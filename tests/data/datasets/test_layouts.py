@@ -22,14 +22,14 @@ from distill3d.errors import DataError
 from tests.fixtures.layouts import LAYOUTS, TrueScene, write_layout
 
 # Layouts that are two of one loader.
-DATASET = {"tartanair2": "tartanair"}
-# Where the list of frames is no picture.
-LISTED = {"moge", "re10k"}
+DATASET = {"kitti_selection": "kitti", "nyuv2_cut": "nyuv2", "nyuv2_hdf5": "nyuv2", "tartanair2": "tartanair"}
+# Where pictures alone do not tell what they are.
+LISTED = {"moge", "nyuv2_cut", "re10k"}
 
 
 @pytest.fixture(scope="module", params=sorted(LAYOUTS))
 def layout(request, tmp_path_factory):
-    if request.param in ("hypersim", "megadepth", "nyuv2"):
+    if request.param in ("hypersim", "megadepth", "nyuv2", "nyuv2_hdf5"):
         pytest.importorskip("h5py")
     return request.param, write_layout(request.param, tmp_path_factory.mktemp(request.param))
 

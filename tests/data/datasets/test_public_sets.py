@@ -7,20 +7,15 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from distill3d.data import datasets
 from distill3d.data.datasets import ScanOptions
-from distill3d.data.datasets.arkitscenes import turns_to_upright
 from distill3d.data.datasets.co3d import stream_list
 from distill3d.data.datasets.scannet1500 import read_pairs
 from distill3d.data.datasets.sevenscenes import infrared_pose
 from distill3d.data.frames import read_depth, read_picture
 from distill3d.errors import DataError
-from distill3d.geometry.cameras import resize_intrinsics, unproject_depth
-from distill3d.geometry.poses import transform_points
 from tests.fixtures.layouts import write_layout
 
 
@@ -199,64 +194,49 @@ def test_time_stamps_of_arkitscenes_are_in_the_order_of_time(tmp_path):
     assert {row.split for row in rows} == {"train"}
 
 
-def world_points(row, depth):
-    intrinsics = resize_intrinsics(torch.tensor(row.intrinsics), (row.height, row.width), depth.shape)
-    points = unproject_depth(torch.from_numpy(depth), intrinsics.float())
-    return transform_points(torch.tensor(row.world_from_camera).float(), points).numpy()
-
-
-@pytest.mark.parametrize("mode", ["full", "images_only"])
-def test_pictures_of_arkitscenes_are_turned_so_that_the_sky_is_up_and_keep_their_points(tmp_path, mode):
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_arkitscenes_stands_upright_however_the_device_was_held(tmp_path, turns):
+    """The same film, taken with the device turned: turned back it is the same pictures, depth and cameras."""
     write_layout("arkitscenes", tmp_path)
-    path = next(tmp_path.rglob("lowres_wide.traj"))
-    shutil.rmtree(tmp_path / "raw/Training/47334522")  # it has no trajectory
-    lines = path.read_text().splitlines()
-
-    def points(**options):
-        rows = datasets.get("arkitscenes").scan(tmp_path, ScanOptions(**options), on_skip=lambda skipped: None)
-        return [row for row in rows if row.scene == path.parent.name]
-
-    stored = points()
-    for turns in range(4):
-        # The whole world is turned, so that the sky lies on another side of the pictures.
-        side = {0: (0, -1, 0), 1: (1, 0, 0), 2: (0, 1, 0), 3: (-1, 0, 0)}[turns]
-        sky = np.mean([np.array(row.world_from_camera)[:3, :3] for row in stored], axis=0) @ np.array(side)
-        swing = Rotation.align_vectors([[0, 0, 1]], [sky])[0].as_matrix()
-        moved = []
-        for line in lines:
-            time, *numbers = map(float, line.split())
-            rotation = Rotation.from_rotvec(numbers[:3]).as_matrix() @ swing.T
-            moved.append(" ".join(map(str, [time, *Rotation.from_matrix(rotation).as_rotvec(), *numbers[3:]])))
-        path.write_text("\n".join(moved) + "\n")
-        plain, upright = points(), points(mode=mode, upright=True)
-        assert turns_to_upright(np.array([row.world_from_camera for row in plain])) == turns
-        ours, theirs = upright[0], plain[0]
-        if mode == "images_only":
-            ours = next(row for row in upright if row.frame == theirs.frame)
-        assert (ours.height, ours.width) == ((24, 32) if turns % 2 == 0 else (32, 24))
-        image = read_picture(ours, tmp_path)
-        assert np.array_equal(image, np.rot90(read_picture(theirs, tmp_path), turns))
-        if mode == "full":
-            depth = read_depth(ours, tmp_path)
-            assert np.array_equal(depth, np.rot90(read_depth(theirs, tmp_path), turns))
-            place = [world_points(row, read_depth(row, tmp_path)) for row in (ours, theirs)]
-            np.testing.assert_allclose(place[0], np.rot90(place[1], turns), atol=1e-5)
+    options = ScanOptions(upright=True)
+    video = tmp_path / "raw/Training/40753679"
+    before = list(datasets.get("arkitscenes").read(video, tmp_path, options, lambda skipped: None))
+    seen = [(read_picture(row, tmp_path), read_depth(row, tmp_path)) for row in before]
+    for kind in ("vga_wide", "lowres_depth", "confidence"):
+        for path in (video / kind).glob("*.png"):
+            cv2.imwrite(str(path), np.ascontiguousarray(np.rot90(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), turns)))
+    for path in (video / "vga_wide_intrinsics").iterdir():
+        width, height, fx, fy, cx, cy = map(float, path.read_text().split())
+        for _ in range(turns):
+            width, height, fx, fy, cx, cy = height, width, fy, fx, cy, width - 1 - cx
+        path.write_text(f"{width:.0f} {height:.0f} {fx} {fy} {cx} {cy}")
+    lines = [np.array(line.split(), float) for line in (video / "lowres_wide.traj").read_text().splitlines()]
+    held = Rotation.from_euler("z", -90 * turns, degrees=True)
+    turned = [
+        [time, *(held * Rotation.from_rotvec(rest[:3])).as_rotvec(), *held.apply(rest[3:])] for time, *rest in lines
+    ]
+    (video / "lowres_wide.traj").write_text("\n".join(" ".join(f"{value:.12g}" for value in line) for line in turned))
+    after = list(datasets.get("arkitscenes").read(video, tmp_path, options, lambda skipped: None))
+    assert len(after) == len(before) > 0
+    for (picture, depth), one, other in zip(seen, before, after, strict=True):
+        assert np.array_equal(read_picture(other, tmp_path), picture)
+        assert np.array_equal(read_depth(other, tmp_path), depth)
+        assert (other.height, other.width) == (one.height, one.width)
+        np.testing.assert_allclose(other.intrinsics, one.intrinsics, atol=1e-9)
+        np.testing.assert_allclose(other.world_from_camera, one.world_from_camera, atol=1e-6)
 
 
-def test_depth_of_arkitscenes_that_its_sensor_was_not_sure_of_can_be_left_out(tmp_path):
+def test_depth_of_arkitscenes_that_the_device_was_unsure_of_is_left_out(tmp_path):
     write_layout("arkitscenes", tmp_path)
-    shutil.rmtree(tmp_path / "raw/Training/47334522")  # it has no trajectory
-    for path in tmp_path.rglob("confidence/*.png"):
-        confidence = np.full((12, 16), 2, np.uint8)
-        confidence[:4] = 1
-        Image.fromarray(confidence).save(path)
-    spec = datasets.get("arkitscenes")
-    for confident, lost in ((False, False), (True, True)):
-        rows = list(spec.scan(tmp_path, ScanOptions(confident=confident), on_skip=lambda skipped: None))
-        row = next(row for row in rows if row.depth is not None)
-        depth = read_depth(row, tmp_path)
-        assert (not depth[:4].any()) == lost
-        assert depth[4:].any()
+    video = tmp_path / "raw/Training/40753679"
+    path = next((video / "confidence").glob("*_999.800.png"))
+    confidence = np.full((12, 16), 1, np.uint8)
+    confidence[:6] = 0
+    cv2.imwrite(str(path), confidence)
+    row = next(datasets.get("arkitscenes").read(video, tmp_path, ScanOptions(), lambda skipped: None))
+    depth = read_depth(row, tmp_path)
+    assert not depth[:6].any()
+    assert (depth[6:] > 0).mean() > 0.5
 
 
 def test_held_out_sequences_of_co3d_stay_held_out_where_the_lists_pass_over_a_frame(tmp_path):

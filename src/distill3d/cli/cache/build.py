@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from distill3d.cli.cache.words import told
 from distill3d.cli.outcome import Outcome
 from distill3d.data.fit import ImageFit
+from distill3d.errors import DataError
 
 if TYPE_CHECKING:
     from distill3d.data.sampling import ViewGroup
@@ -33,7 +34,7 @@ Policy = Literal[
 
 
 def build(
-    manifest: Path,
+    manifest: tuple[Path, ...],
     out: Path,
     teacher: str = "ground-truth",
     weights: str | None = None,
@@ -73,7 +74,7 @@ def build(
     The first few groups tell how long all will take and how large the cache becomes; --dry-run ends there.
 
     Args:
-        manifest: Parquet file of `distill3d manifest build`.
+        manifest: Parquet file of `distill3d manifest build`; of several, scenes are called FILE/SCENE.
         out: folder of the cache.
         teacher: ground-truth, colmap, place, a model of `distill3d models list`, a weights file or a run folder.
         weights: weights of the teacher, where it is a model.
@@ -114,15 +115,15 @@ def build(
         resume: go on with a cache that was begun with the same settings.
     """
     from distill3d.data.groups import manifest_canvas
-    from distill3d.data.table import load_manifest
+    from distill3d.data.join import join_manifests
     from distill3d.devices import choose_device
     from distill3d.teachers.mask import ConfidenceMask
     from distill3d.teachers.run import estimate_run, pipelined, run_teacher
 
-    table = load_manifest(manifest)
+    table = join_manifests(_by_name(manifest))
     grouping: dict[str, Any] = {"stride": stride, "reach": reach, "overlap": overlap, "groups_file": groups_file}
     chosen = choose_groups(table, policy, views=views, count=groups, split=split, seed=seed, **grouping)
-    if teacher == "colmap" and project is None and table.summary()["datasets"] == ["colmap"]:
+    if teacher == "colmap" and project is None and len(manifest) == 1 and table.summary()["datasets"] == ["colmap"]:
         project = table.root
     options: dict[str, Any] = {"seed": seed, "weights": weights, "variant": variant, "noise": noise}
     options |= {"project": project, "work": None if dry_run else work}
@@ -157,6 +158,20 @@ def build(
     done = run_teacher(made, table, chosen, out, resume=resume, settings=settings, seed=seed, **how)
     summary = done.summary()
     return Outcome(summary, told({**summary, "failures": [f"{key}: {why}" for key, why in done.failures[:5]]}))
+
+
+def _by_name(paths: tuple[Path, ...]) -> dict[str, "Manifest"]:
+    """The manifests by the names of their files.
+
+    Raises:
+        DataError: one cannot be read, or two have the same name.
+    """
+    from distill3d.data.table import load_manifest
+
+    twice = [str(path) for path in paths if sum(path.stem == other.stem for other in paths) > 1]
+    if twice:
+        raise DataError(f"{' and '.join(twice)} have the same name, which their scenes would go by. Rename one.")
+    return {path.stem: load_manifest(path) for path in paths}
 
 
 def _make_teacher(name: str, options: dict[str, Any], device: str) -> "Teacher":

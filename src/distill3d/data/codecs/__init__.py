@@ -6,10 +6,8 @@
 
 To add one, write a function `(span: Span, **options) -> array` beside its kin and name it in the table of that file:
 `IMAGE_CODECS`, `DEPTH_CODECS` or `MASK_CODECS`. Whatever it raises on damaged bytes becomes a `DataError` that names
-the file; it must neither hang nor ask for more memory than the file's own header can justify.
-
-Every codec takes the option `turns`: what it gives is turned counter-clockwise by so many quarter turns, for pictures
-that are stored sideways.
+the file; it must neither hang nor ask for more memory than the file's own header can justify. Every codec takes the
+option `turns`: so many quarter turns, counter-clockwise, that the array makes after it was decoded.
 """
 
 import importlib

@@ -42,12 +42,16 @@ def sevenscenes(span: Span) -> Depth:
     return np.asarray(register_depth(measured, infrared, colour, colour_from_infrared, size).float())
 
 
-def nyuv2_image(span: Span, *, index: int) -> Picture:
-    """One picture of NYUv2's MATLAB file, which has its axes in reverse: (3, width, height)."""
-    stored = read_hdf5(span, "images", index)
-    if stored.dtype != np.uint8 or stored.shape[0] != 3:
-        raise ValueError(f"images holds {stored.dtype} of shape {stored.shape}, expected 8-bit [3, width, height]")
-    return np.ascontiguousarray(stored.transpose(2, 1, 0))
+def nyuv2_image(span: Span, *, index: int | None = None) -> Picture:
+    """Picture `index` of NYUv2's MATLAB file, whose axes are reversed (3, width, height), or that of a file of its own.
+
+    The files of FastDepth hold `rgb` (3, height, width).
+    """
+    key = "rgb" if index is None else "images"
+    stored = read_hdf5(span, key, index)
+    if stored.dtype != np.uint8 or stored.ndim != 3 or stored.shape[0] != 3:
+        raise ValueError(f"{key} holds {stored.dtype} of shape {stored.shape}, expected 8 bits and 3 channels first")
+    return np.ascontiguousarray(stored.transpose((1, 2, 0) if index is None else (2, 1, 0)))
 
 
 def hypersim(span: Span, *, entity: str) -> Picture:

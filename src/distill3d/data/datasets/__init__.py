@@ -43,6 +43,8 @@ class ScanOptions:
     """`images_only` leaves cameras and depth aside, and works where they are absent."""
     by_time: bool = False
     """Order the photos of a folder by when they were taken, as their EXIF says; those that do not say come last."""
+    upright: bool = False
+    """Turn the pictures of sets that store them as the sensor lay (ARKitScenes), with their cameras and depth."""
     rate: float = 2.0
     """Frames per second taken from a video."""
     max_frames: int | None = None
@@ -51,10 +53,6 @@ class ScanOptions:
     """As many are taken of a video too short for `rate`, as far as it has them."""
     sharpest: bool = False
     """Take the sharpest frame near each chosen moment of a video, and none while the camera stands still."""
-    upright: bool = False
-    """Turn pictures that are stored sideways so that the sky is up, with depth, camera and pose (ARKitScenes)."""
-    confident: bool = False
-    """Leave out depth that its sensor was not sure of (ARKitScenes: confidence below 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,12 @@ raw/{Training,Validation}/<video>/vga_wide/<video>_<seconds>.png              64
 
 Poses lie between those of the trajectory: turned evenly, moved straight, never over a hole of more than 0.15 s. Where
 `vga_wide` is absent the pictures of `lowres_wide` are taken. Pictures are stored as the sensor lies, whatever way the
-device was held; with `upright` those of a video are turned by the quarter turns that bring the sky up, as its mean pose
-tells (the column of metadata.csv is not to be relied on). With `confident` only depth of confidence 2 is given.
+device was held; `upright` turns all of a video by the quarter turns that its poses ask for (the world's z points up).
+Depth of low confidence (0) is not to be trusted.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,12 @@ from distill3d.data.listing import as_matrix, below, each_frame, inside, photo_r
 from distill3d.data.refs import Ref, codec
 from distill3d.data.rows import ManifestRow, OnSkip
 from distill3d.errors import DataError
-from distill3d.geometry.cameras import quarter_turn, resize_intrinsics
+from distill3d.geometry.cameras import resize_intrinsics, turn_camera, turns_to_upright
 from distill3d.geometry.poses import invert_pose, pose_from_rt
 
 _WIDEST_HOLE_S = 0.15
 _CLOCK_S = 0.001
-LEAST_CONFIDENCE = 2
-"""Of 0, 1 and 2."""
+_UP = torch.tensor([0.0, 0.0, 1.0])
 _LICENCE = "Apple's licence of ARKitScenes (non-commercial; commercial below 700 million users since 2024)"
 _SPLITS = {"Training": "train", "Validation": "val", "Test": "val"}
 
@@ -53,12 +53,12 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
     video = part.resolve().name
     kind = "vga_wide" if (part / "vga_wide").is_dir() else "lowres_wide"
     full = options.mode == "full"
-    path = part / "lowres_wide.traj"
-    known = full or (options.upright and path.is_file())
-    trajectory = read_part("trajectory", path, _read_trajectory) if known else None
-    turns = turns_to_upright(trajectory.world_from_camera) if options.upright and trajectory is not None else 0
+    trajectory = read_part("trajectory", part / "lowres_wide.traj", _read_trajectory) if full else None
     cameras, depths = _Stamped(part / f"{kind}_intrinsics"), _Stamped(part / "lowres_depth")
     confidences = _Stamped(part / "confidence")
+    turns = 0
+    if trajectory is not None and options.upright:
+        turns = turns_to_upright(torch.from_numpy(trajectory.world_from_camera), _UP)
 
     def row(item: tuple[int, tuple[float, Path]]) -> ManifestRow:
         frame, (time, photo) = item
@@ -70,41 +70,35 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
             "split": _SPLITS.get(part.parent.name, ""),
             "licence": _LICENCE,
         }
-        turned = {"turns": turns} if turns else {}
-        if turned:
-            common["image"] = Ref(inside(photo, root), codec("image", **turned))
+        if trajectory is None:
+            return photo_row(photo, root, **common)
         size = photo_size(photo, upright=False)
-        shown = size[::-1] if turns % 2 else size
-        if not full or trajectory is None:
-            return photo_row(photo, root, size=shown, **common)
         intrinsics, official = _read_pincam(cameras.at(time, "camera"))
-        stored = trajectory.at(time, widest=_WIDEST_HOLE_S)
-        intrinsics, pose = quarter_turn(resize_intrinsics(intrinsics, official, size), stored, size, turns)
-        assert pose is not None
-        if options.confident:
-            sure = codec("mask", above=LEAST_CONFIDENCE - 0.5, **turned)
-            common["depth_mask"] = Ref(inside(confidences.at(time, "confidence"), root), sure)
-        return photo_row(
+        intrinsics, pose = turn_camera(
+            resize_intrinsics(intrinsics, official, size), trajectory.at(time, widest=_WIDEST_HOLE_S), size, turns
+        )
+        turned = {"turns": turns} if turns else {}
+        found = photo_row(
             photo,
             root,
-            size=shown,
+            size=size[::-1] if turns % 2 else size,
             intrinsics=as_matrix(intrinsics),
             world_from_camera=as_matrix(pose),
             depth=Ref(inside(depths.at(time, "depth map"), root), codec("png16", scale=0.001, **turned)),
+            depth_mask=_trusted(confidences, time, root, turned),
             scale="metric",
             **common,
         )
+        return replace(found, image=replace(found.image, codec=codec("image", **turned)))
 
     photos = enumerate(zip(*_Stamped(part / kind).in_order(), strict=True))
     return each_frame(photos, row, lambda item: inside(item[1][1], root), on_skip)
 
 
-def turns_to_upright(poses: Float[np.ndarray, "frames 4 4"]) -> int:
-    """Quarter turns counter-clockwise that bring the sky (world z) to the top of the pictures, on average."""
-    right, down = poses[:, 2, 0].mean(), poses[:, 2, 1].mean()
-    if abs(down) >= abs(right):
-        return 0 if down <= 0 else 2
-    return 1 if right > 0 else 3
+def _trusted(confidences: "_Stamped", time: float, root: Path, turned: dict[str, int]) -> Ref | None:
+    """Where depth is of medium or high confidence; not known where the map was not downloaded."""
+    path = confidences.find(time)
+    return None if path is None else Ref(inside(path, root), codec("mask", above=0, **turned))
 
 
 class _Stamped:
@@ -127,11 +121,19 @@ class _Stamped:
         return self._times.tolist(), self._paths
 
     def at(self, time: float, what: str) -> Path:
-        """The file of a moment, give or take a millisecond."""
-        place = nearest_time(self._times, time, _CLOCK_S)
-        if place is None:
+        """The file of a moment, give or take a millisecond.
+
+        Raises:
+            DataError: there is none.
+        """
+        if (path := self.find(time)) is None:
             raise DataError(f"There is no {what} of {time:.3f} s in {self._folder}.")
-        return self._paths[place]
+        return path
+
+    def find(self, time: float) -> Path | None:
+        """The file of a moment, if there is one."""
+        place = nearest_time(self._times, time, _CLOCK_S)
+        return None if place is None else self._paths[place]
 
 
 def _read_trajectory(path: Path) -> Trajectory:

@@ -96,9 +96,20 @@ def _scene_folder(part: Path, root: Path) -> Path:
     """The folder that a scene is named after: the one above a folder called `images`."""
     if part.is_file():
         return part.parent
+    if part == root or (part.parent == root and _beside_scenes(part, root)):
+        return part
     siblings = {folder.name.lower(): folder for folder in reversed(list(part.parent.iterdir()))}
     first = next((siblings[name] for name in IMAGE_FOLDERS if name in siblings), None)
-    return part.parent if part != root and part == first else part
+    return part.parent if part == first else part
+
+
+def _beside_scenes(part: Path, root: Path) -> bool:
+    """Whether a folder right below the root stands beside whole scenes, `<scene>/images`: then it is one of them."""
+    folders = (path.parent for path in visible_files(root) if is_photo(path))
+    return any(
+        folder.name.lower() in IMAGE_FOLDERS and folder.parent != root and part not in folder.parents
+        for folder in folders
+    )
 
 
 def _image_folders(folders: list[Path], root: Path) -> dict[Path, Path]:
