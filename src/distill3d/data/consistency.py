@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from distill3d.data.rows import Distortion
 from distill3d.geometry import lenses
@@ -27,6 +27,19 @@ class PosedDepth:
     intrinsics: Float[np.ndarray, "3 3"]
     world_from_camera: Float[np.ndarray, "4 4"]
     distortion: Distortion | None = None
+    along_ray: int = 0
+    """The depth meant at a pixel is the stored one times this power of the length of its ray (z = 1): computed where it
+    is asked for, because undoing a lens takes long for a whole map."""
+
+    def depth_at(
+        self, columns: Int64[np.ndarray, " points"], rows: Int64[np.ndarray, " points"]
+    ) -> Float[np.ndarray, " points"]:
+        """The depth meant at some pixels, 0 where unknown."""
+        found = self.depth[rows, columns].astype(np.float64)
+        if self.along_ray:
+            pixels = np.stack([columns, rows], axis=-1).astype(np.float64)
+            found *= np.linalg.norm(_rays(self, pixels), axis=-1) ** self.along_ray
+        return found
 
 
 class Agreement(NamedTuple):
@@ -78,13 +91,7 @@ def _swapped_centre(frame: PosedDepth) -> PosedDepth:
 
 
 def _along_rays(power: int) -> Remedy:
-    def remedy(frame: PosedDepth) -> PosedDepth:
-        height, width = frame.depth.shape
-        pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2)
-        length = np.linalg.norm(_rays(frame, pixels.astype(np.float64)), axis=-1).reshape(height, width)
-        return replace(frame, depth=frame.depth * length**power)
-
-    return remedy
+    return lambda frame: replace(frame, along_ray=power)
 
 
 REMEDIES: dict[str, Remedy] = {
@@ -149,13 +156,13 @@ def _differences(first: PosedDepth, second: PosedDepth, most: int) -> tuple[int,
     rows, columns = np.nonzero(first.depth > 0)
     every = max(1, len(rows) // most)
     pixels = np.stack([columns[::every], rows[::every]], axis=-1).astype(np.float64)
-    depth = first.depth[rows[::every], columns[::every]].astype(np.float64)
+    depth = first.depth_at(columns[::every], rows[::every])
     points = _rays(first, pixels) * depth[:, None]
     # Relative to the first camera: a scene may lie kilometres from its origin.
     second_from_first = np.linalg.inv(second.world_from_camera) @ first.world_from_camera
     points = points @ second_from_first[:3, :3].T + second_from_first[:3, 3]
     points = points[points[:, 2] > 1e-9]
-    held = _depth_at(second.depth, _project(second, points))
+    held = _depth_between(second, _project(second, points))
     seen = held > 0
     return len(pixels), points[seen, 2] / held[seen] - 1
 
@@ -176,14 +183,12 @@ def _project(frame: PosedDepth, points: Float[np.ndarray, "points 3"]) -> Float[
     return np.asarray(flat @ frame.intrinsics[:2, :2].T + frame.intrinsics[:2, 2])
 
 
-def _depth_at(
-    depth: Float[np.ndarray, "height width"], pixels: Float[np.ndarray, "points 2"]
-) -> Float[np.ndarray, " points"]:
+def _depth_between(frame: PosedDepth, pixels: Float[np.ndarray, "points 2"]) -> Float[np.ndarray, " points"]:
     """Depth between pixels; 0 outside, beside unknown pixels, and across edges.
 
     Inverse depth is interpolated, because on planes it is linear in the pixels.
     """
-    height, width = depth.shape
+    height, width = frame.depth.shape
     with np.errstate(invalid="ignore"):
         inside = (pixels >= 0).all(axis=-1) & (pixels[:, 0] <= width - 1) & (pixels[:, 1] <= height - 1)
     found = np.zeros(len(pixels))
@@ -191,7 +196,7 @@ def _depth_at(
         return found
     x, y = pixels[inside].T
     left, top = np.minimum(x.astype(np.int64), width - 2), np.minimum(y.astype(np.int64), height - 2)
-    corners = np.stack([depth[top + row, left + column] for row in (0, 1) for column in (0, 1)]).astype(np.float64)
+    corners = np.stack([frame.depth_at(left + column, top + row) for row in (0, 1) for column in (0, 1)])
     smooth = (corners.min(axis=0) > 0) & (corners.max(axis=0) < 1.05 * corners.min(axis=0))
     right, low = x - left, y - top
     weights = np.stack([(1 - right) * (1 - low), right * (1 - low), (1 - right) * low, right * low])
