@@ -35,7 +35,7 @@ class PosedDepth:
         self, columns: Int64[np.ndarray, " points"], rows: Int64[np.ndarray, " points"]
     ) -> Float[np.ndarray, " points"]:
         """The depth meant at some pixels, 0 where unknown."""
-        found = self.depth[rows, columns].astype(np.float64)
+        found: np.ndarray = self.depth[rows, columns].astype(np.float64)
         if self.along_ray:
             pixels = np.stack([columns, rows], axis=-1).astype(np.float64)
             found *= np.linalg.norm(_rays(self, pixels), axis=-1) ** self.along_ray

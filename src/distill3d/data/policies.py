@@ -9,13 +9,14 @@ import json
 import random
 import statistics
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from distill3d.data import sampling
-from distill3d.data.overlap import scene_overlap
+from distill3d.data.overlap_store import OverlapStore
 from distill3d.data.sampling import ViewGroup
 from distill3d.data.table import Manifest
 from distill3d.data.video import spread
@@ -48,6 +49,8 @@ class PolicyOptions:
     """The smallest of two neighbours for `covisible`; what `adaptive` aims at."""
     groups_file: Path | None = None
     """Of `explicit`: JSON lines of {"scene": "...", "frames": [...]}."""
+    overlaps: Path | None = None
+    """A file that `covisible` and `adaptive` keep overlaps in, and take up what they kept before."""
 
 
 def choose_groups(manifest: Manifest, policy: str, size: int, options: PolicyOptions | None = None) -> list[ViewGroup]:
@@ -144,10 +147,11 @@ def covisible(manifest: Manifest, size: int, options: PolicyOptions) -> list[Vie
     """
     scenes, overlaps = [], {}
     usable = list(sampling.usable_scenes(manifest, size, options.split))
-    for scene, frames in track(usable, "comparing frames", unit="scenes"):
-        kept = tuple(frames[place] for place in spread(len(frames), _MOST_FRAMES))
-        scenes.append((scene, kept))
-        overlaps[scene] = scene_overlap(manifest, scene, kept)
+    with closing(OverlapStore(options.overlaps)) as store:
+        for scene, frames in track(usable, "comparing frames", unit="scenes"):
+            kept = tuple(frames[place] for place in spread(len(frames), _MOST_FRAMES))
+            scenes.append((scene, kept))
+            overlaps[scene] = store.between(manifest, scene, kept)
 
     def choose(scene: str, frames: tuple[int, ...], generator: random.Random) -> tuple[int, ...]:
         chosen = [generator.randrange(len(frames))]
@@ -171,13 +175,14 @@ def adaptive(manifest: Manifest, size: int, options: PolicyOptions) -> list[View
     """
     groups = []
     usable = list(sampling.usable_scenes(manifest, size, options.split))
-    for scene, frames in track(usable, "finding strides", unit="scenes"):
-        longest = max(1, (len(frames) - 1) // max(min(size, len(frames)) - 1, 1))
-        strides = sorted({round(2 ** (power / 2)) for power in range(20)} & set(range(1, longest + 1))) or [1]
-        reached = {stride: _mean_overlap(manifest, scene, frames, stride) for stride in strides}
-        # Of strides that come as near the smaller one is meant.
-        stride = min(strides, key=lambda step: (round(abs(reached[step] - options.overlap), 6), step))
-        groups += sampling.windows(scene, frames, size, stride)
+    with closing(OverlapStore(options.overlaps)) as store:
+        for scene, frames in track(usable, "finding strides", unit="scenes"):
+            longest = max(1, (len(frames) - 1) // max(min(size, len(frames)) - 1, 1))
+            strides = sorted({round(2 ** (power / 2)) for power in range(20)} & set(range(1, longest + 1))) or [1]
+            reached = {stride: _mean_overlap(store, manifest, scene, frames, stride) for stride in strides}
+            # Of strides that come as near the smaller one is meant.
+            stride = min(strides, key=lambda step: (round(abs(reached[step] - options.overlap), 6), step))
+            groups += sampling.windows(scene, frames, size, stride)
     return sampling.draw(groups, options.count, options.seed)
 
 
@@ -224,9 +229,9 @@ def _random_sets(scene: str, frames: tuple[int, ...], size: int, seed: int) -> l
     return sampling.windows(scene, tuple(shuffled), size, 1)
 
 
-def _mean_overlap(manifest: Manifest, scene: str, frames: tuple[int, ...], stride: int) -> float:
+def _mean_overlap(store: OverlapStore, manifest: Manifest, scene: str, frames: tuple[int, ...], stride: int) -> float:
     places = spread(len(frames) - stride, 8)
-    found = [scene_overlap(manifest, scene, (frames[at], frames[at + stride]))[0, 1] for at in places]
+    found = [store.between(manifest, scene, (frames[at], frames[at + stride]))[0, 1] for at in places]
     return float(np.mean(found)) if found else 0.0
 
 

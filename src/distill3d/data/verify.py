@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+
+from distill3d.data.columns import to_rows
 from distill3d.data.frames import existing, read_depth, read_mask, read_picture, read_sky
 from distill3d.data.rows import ManifestRow, Skipped
 from distill3d.data.table import Manifest
@@ -20,9 +23,9 @@ def verify_files(manifest: Manifest, frames: int | None = None) -> tuple[Skipped
         frames: of so many frames, spread over all; of every one if `None`.
     """
     total = len(manifest) if frames is None else min(frames, len(manifest))
-    wanted = set(spread(len(manifest), total))
+    wanted = manifest.table.take(pa.array(spread(len(manifest), total), pa.int64()))
     found = []
-    rows = (row for place, row in enumerate(manifest.rows()) if place in wanted)
+    rows = (row for batch in wanted.to_batches(max_chunksize=4096) for row in to_rows(batch.to_pylist()))
     for row in track(rows, "reading files", total, unit="frames"):
         problem = find_problem(row, manifest.root)
         if problem is not None:

@@ -116,12 +116,15 @@ def build(
     """
     from distill3d.data.groups import manifest_canvas
     from distill3d.data.join import join_manifests
+    from distill3d.data.table import beside
     from distill3d.devices import choose_device
     from distill3d.teachers.mask import ConfidenceMask
     from distill3d.teachers.run import estimate_run, pipelined, run_teacher
 
     table = join_manifests(_by_name(manifest))
     grouping: dict[str, Any] = {"stride": stride, "reach": reach, "overlap": overlap, "groups_file": groups_file}
+    if len(manifest) == 1 and not dry_run:
+        grouping["overlaps"] = beside(manifest[0], ".overlaps.sqlite")
     chosen = choose_groups(table, policy, views=views, count=groups, split=split, seed=seed, **grouping)
     if teacher == "colmap" and project is None and len(manifest) == 1 and table.summary()["datasets"] == ["colmap"]:
         project = table.root
@@ -154,6 +157,7 @@ def build(
     if dry_run:
         existing = _existing(out) if resume else frozenset[str]()
         return _foretell(estimate_run(made, table, chosen, existing=existing, **how), out)
+    grouping.pop("overlaps", None)  # where they are kept changes nothing
     settings = {"policy": policy, "views": views, "split": split, **grouping}
     done = run_teacher(made, table, chosen, out, resume=resume, settings=settings, seed=seed, **how)
     summary = done.summary()
