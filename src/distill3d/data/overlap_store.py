@@ -1,4 +1,4 @@
-"""Overlaps that were computed before, kept in a file: decoding depth takes hours for a large set, reading these no time.
+"""Overlaps computed before, kept in a file: decoding depth takes hours for a large set, reading these no time.
 
 One SQLite table from a digest to the matrix. The digest covers what overlap depends on (the frames' references and
 cameras, sizes and times of their files), so that nothing has to be thrown away when some of the data has changed.
