@@ -74,6 +74,27 @@ def test_show_writes_a_page(photos, tmp_path):
     assert "kitchen" in (tmp_path / "sheet.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("build", "--rate", 0), "rate is 0.0, expected frames per second above 0"),
+        (("build", "--max-frames", 0), "max_frames is 0, expected 1 or more"),
+        (("build", "--workers", -1), "workers is -1"),
+        (("build", "--test-fraction", 2), "test_fraction is 2.0"),
+        (("check", "--frames", -1), "frames is -1, expected 0 or more"),
+        (("check", "--scenes", -2), "scenes is -2, expected 0 or more"),
+        (("check", "--root", "nowhere"), "The root nowhere is no folder on this machine"),
+    ],
+)
+def test_numbers_and_folders_that_make_no_sense_are_refused(photos, tmp_path, words, reason):
+    said("build", photos, "--out", tmp_path / "m.parquet")
+    verb, *rest = words
+    where = (photos, "--out", tmp_path / "n.parquet") if verb == "build" else (tmp_path / "m.parquet",)
+    refused = call("manifest", verb, *where, *rest)
+    assert refused.code == 2
+    assert reason in refused.err
+
+
 def test_layouts_lists_what_can_be_read():
     listed = said("layouts")["layouts"]
     assert {"photos", "video", "colmap", "nerfstudio", "table", "annotated"} <= set(listed)

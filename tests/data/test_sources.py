@@ -3,8 +3,10 @@ import os
 import sys
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from distill3d.data import walk
 from distill3d.data.datasets import ScanOptions
@@ -85,6 +87,20 @@ def test_a_tree_is_walked_once_to_find_out_what_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(walk.os, "scandir", counting)
     find_source(tmp_path)
     assert looked["walk"] == 2  # the folder, and the one in it
+
+
+def test_maps_beside_photos_are_no_photos_but_told(tmp_path):
+    photos(tmp_path / "desk", 2)
+    save_picture(tmp_path / "desk/1_masked.jpg")
+    save_picture(tmp_path / "desk/mask_of_venice.jpg", seed=8)  # in colour: a photo of one
+    for name in ("depth_1", "1_disparity", "1-mask"):
+        Image.fromarray(np.full((24, 32), 900, np.uint16)).save(tmp_path / f"desk/{name}.png")
+    skipped = []
+    rows = list(find_source(tmp_path / "desk").scan(on_skip=skipped.append))
+    assert [row.image.path for row in rows] == ["1.jpg", "2.jpg", "mask_of_venice.jpg"]
+    assert sorted(entry.path for entry in skipped) == ["1-mask.png", "1_disparity.png", "1_masked.jpg", "depth_1.png"]
+    assert all("it is no photo" in entry.reason for entry in skipped)
+    assert load_source(tmp_path / "desk", SMALL).names == ("1.jpg", "2.jpg", "mask_of_venice.jpg")
 
 
 def test_hidden_files_and_resource_forks_are_passed_over(tmp_path):

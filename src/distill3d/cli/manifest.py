@@ -5,11 +5,14 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from distill3d.cli.outcome import Outcome, parse_subcommand
+
+if TYPE_CHECKING:
+    from distill3d.data.table import Manifest
 
 _SHOWN = 10
 
@@ -63,6 +66,8 @@ def build(
         test_fraction=test_fraction,
         verify=verify,
     )
+    if workers < 0:
+        raise DataError(f"workers is {workers}, expected 1 or more processes, or 0 for one on each core.")
     try:
         previous = load_manifest(out) if out.is_file() and not fresh else None
     except DataError as error:
@@ -93,10 +98,9 @@ def check(
         html: write what was found as a contact sheet, suspicious scenes first.
     """
     from distill3d.data.check import check_manifest
-    from distill3d.data.table import load_manifest
     from distill3d.viewer.contact_sheet import write_contact_sheet
 
-    loaded = load_manifest(manifest, root)
+    loaded = _opened(manifest, root)
     found = check_manifest(loaded, frames=None if all else frames, scenes=None if all else scenes)
     suspicious = [scene for scene in found.scenes if not scene.is_good]
     lines = [scene.describe() for scene in [*suspicious, *(scene for scene in found.scenes if scene.is_good)][:_SHOWN]]
@@ -129,10 +133,9 @@ def show(
         html: the page to write; it needs no network and no other file.
         scenes: at most so many on the page.
     """
-    from distill3d.data.table import load_manifest
     from distill3d.viewer.contact_sheet import write_contact_sheet
 
-    loaded = load_manifest(manifest, root)
+    loaded = _opened(manifest, root)
     if html is None:
         return _describe(loaded, (), f"{manifest} (--html PAGE shows it)")
     page = write_contact_sheet(html, loaded, title=manifest.name, scenes=scenes)
@@ -148,10 +151,9 @@ def undistort(manifest: Annotated[Path, tyro.conf.Positional], out: Path, root: 
         root: where the files of the manifest are now, if they were moved.
     """
     from distill3d.data.manifest import build_manifest
-    from distill3d.data.table import load_manifest
     from distill3d.data.undistort import undistort_manifest
 
-    skipped = undistort_manifest(load_manifest(manifest, root), out)
+    skipped = undistort_manifest(_opened(manifest, root), out)
     made, _ = build_manifest(out, dataset="annotated")
     path = made.save(out / "manifest.parquet")
     return _describe(made, skipped, f"written to {path}")
@@ -172,6 +174,20 @@ def layouts() -> Outcome:
     told = ("title", "role", "url", "size", "licence", "sharing")
     data = {name: {field: getattr(spec, field) for field in told} for name, spec in specs.items()}
     return Outcome({"layouts": data}, "\n".join(lines))
+
+
+def _opened(path: Path, root: Path | None) -> "Manifest":
+    """A manifest with its root where the command line says.
+
+    Raises:
+        DataError: it cannot be read, or there is no such root.
+    """
+    from distill3d.data.table import load_manifest
+    from distill3d.errors import DataError
+
+    if root is not None and not root.is_dir():
+        raise DataError(f"The root {root} is no folder on this machine; expected the one that the photos lie in.")
+    return load_manifest(path, root)
 
 
 def _number(value: float) -> float | None:

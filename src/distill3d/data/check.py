@@ -79,6 +79,9 @@ def check_manifest(
         anchors: frames of a scene that are compared with some of their next ones.
         seed: for the draw.
     """
+    for name, number in (("frames", frames), ("scenes", scenes)):
+        if number is not None and number < 0:
+            raise DataError(f"{name} is {number}, expected 0 or more.")
     broken = verify_files(manifest, frames)
     table = manifest.scene_table
     with_depth = [

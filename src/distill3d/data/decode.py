@@ -66,6 +66,15 @@ def photo_size(photo: PathLike | Span, *, upright: bool = True) -> Size:
         raise _unreadable(span, error) from error
 
 
+def is_gray(photo: PathLike | Span) -> bool:
+    """Whether a picture has one channel; False where that cannot be told."""
+    try:
+        with _open(_span(photo)) as image:
+            return len(image.getbands()) == 1 and image.mode != "P"
+    except UNREADABLE:
+        return False
+
+
 def photo_time(photo: PathLike | Span) -> float | None:
     """When a photo was taken, in seconds since 1970 as if its clock had shown UTC; `None` if its EXIF does not say."""
     try:

@@ -44,6 +44,7 @@ class BuildOptions(ScanOptions):
     """Decode every photo and depth map; otherwise photos are judged by their headers."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.test_fraction < 1:
             raise DataError(f"test_fraction is {self.test_fraction}, expected at least 0 and below 1, as in 0.1.")
 

@@ -127,6 +127,8 @@ def load_source(
         )
     if source.dataset == "photos":
         files = photos.list_photos(source.parts[0])
+        names = {file.stem for file in files}
+        files = [file for file in files if len(files) == 1 or photos.why_no_photo(file, names) is None]
         if max_views is not None:
             files = [files[index] for index in spread(len(files), max_views)]
         return load_views(files, fit, at_least=at_least)

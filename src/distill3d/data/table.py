@@ -250,7 +250,7 @@ def load_manifest(path: PathLike, root: PathLike | None = None) -> Manifest:
             schema, num_rows = file.schema_arrow, file.metadata.num_rows
         header = json.loads((schema.metadata or {}).get(METADATA_KEY, b"null"))
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} is no manifest: {error}. Build it again.") from error
+        raise DataError(f"{path} is no manifest: {str(error).rstrip('.')}. Build it again.") from error
     if not isinstance(header, dict):
         raise DataError(
             f"{path} is a Parquet file, but no manifest of distill3d. Build one with: distill3d manifest build"

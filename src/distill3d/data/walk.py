@@ -12,6 +12,8 @@ from distill3d.files import PathLike
 _MOST_REMEMBERED = 2_000_000
 """Files of a tree that are kept in memory while it is asked what it is: about 200 MB."""
 
+_NOT_THE_USERS = ("__MACOSX", "@eaDir")
+
 _Folder = tuple[str, list[str]]
 _walked: ContextVar[dict[str, list[_Folder]] | None] = ContextVar("walked", default=None)
 
@@ -20,7 +22,7 @@ def visible_files(root: PathLike) -> Iterator[Path]:
     """Every file at or below `root` in natural order, a folder's own before those of its subfolders.
 
     Hidden files and folders are passed over (`.DS_Store`, and `._1.jpg` beside every `1.jpg` on some memory cards), and
-    so is `__MACOSX`. Links to folders are followed, each folder is visited once.
+    so are folders that systems make (`__MACOSX`, `@eaDir`). Links to folders are followed, each folder is visited once.
     """
     for folder, names in _folders(os.fspath(root)):
         if names:
@@ -70,7 +72,7 @@ def _walk(root: str) -> Iterator[_Folder]:
         except OSError:  # it is no folder, gone, or may not be looked into
             continue
         yield folder, _in_order(name for name, inner in is_folder.items() if not inner)
-        inner = _in_order(name for name, inner in is_folder.items() if inner and name != "__MACOSX")
+        inner = _in_order(name for name, inner in is_folder.items() if inner and name not in _NOT_THE_USERS)
         waiting += [os.path.join(folder, name) for name in reversed(inner)]  # noqa: PTH118 (a Path takes five times as long)
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Literal
 
 from distill3d.data.rows import ManifestRow, OnSkip, log_skip
-from distill3d.errors import ConfigError
+from distill3d.errors import ConfigError, DataError
 
 ENTRY_POINTS = "distill3d.datasets"
 
@@ -53,6 +53,12 @@ class ScanOptions:
     """As many are taken of a video too short for `rate`, as far as it has them."""
     sharpest: bool = False
     """Take the sharpest frame near each chosen moment of a video, and none while the camera stands still."""
+
+    def __post_init__(self) -> None:
+        if not self.rate > 0:
+            raise DataError(f"rate is {self.rate}, expected frames per second above 0, as in 2.")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise DataError(f"max_frames is {self.max_frames}, expected 1 or more, or nothing for all.")
 
 
 @dataclass(frozen=True, kw_only=True)

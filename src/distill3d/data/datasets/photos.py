@@ -3,22 +3,27 @@
 <scene>/*.jpg             or
 <scene>/images/*.jpg      (or `rgb`, `color`, `frames`, `photos`: then nothing else of the scene is taken, so that
                            depth maps, masks and previews beside it are not mistaken for photos)
+
+Gray pictures that are called depth, disparity or mask, and `1_masked.jpg` beside `1.jpg`, are no photos.
 """
 
 import hashlib
 import logging
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 from distill3d.data.datasets import DatasetSpec, ScanOptions, counted
-from distill3d.data.decode import PHOTO_SUFFIXES, photo_size, photo_time
+from distill3d.data.decode import PHOTO_SUFFIXES, is_gray, photo_size, photo_time
 from distill3d.data.refs import Ref
 from distill3d.data.rows import ManifestRow, OnSkip, Skipped, natural_key
 from distill3d.data.walk import scene_name, visible_files
 from distill3d.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+_MAPS = frozenset({"depth", "disparity", "mask"})
 
 IMAGE_FOLDERS = ("images", "image", "rgb", "color", "colour", "frames", "photos")
 """Names of a subfolder that holds the photos of the scene above it."""
@@ -67,11 +72,14 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
     photos = list_photos(part)
     times = {path: photo_time(path) if options.by_time else None for path in photos}
     photos.sort(key=lambda path: (times[path] is None, times[path] or 0.0))
+    names = {path.stem for path in photos}
     sizes = [path.stat().st_size if path.is_file() else 0 for path in photos]
     same_size = Counter(sizes)
     for frame, (path, size) in enumerate(zip(photos, sizes, strict=True)):
         inside = path.relative_to(root).as_posix()
         try:
+            if what := why_no_photo(path, names):
+                raise DataError(f"{path} {what}: it is no photo. A table of the scene can say what it is.")
             height, width = photo_size(path)
             if same_size[size] > 1:
                 content = (size, hashlib.blake2b(path.read_bytes(), digest_size=16).digest())
@@ -90,6 +98,14 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
             height=height,
             timestamp=times[path],
         )
+
+
+def why_no_photo(path: Path, names: Set[str]) -> str | None:
+    """What a picture is, if it stands beside photos of such names (without suffixes) and is none itself."""
+    if path.stem.endswith("_masked") and path.stem.removesuffix("_masked") in names:
+        return f"is {path.stem.removesuffix('_masked')} without its background"
+    words = set(re.split(r"[^a-z]+", path.stem.lower())) & _MAPS
+    return f"is called a {words.pop()} map and has no colours" if words and is_gray(path) else None
 
 
 def _scene_folder(part: Path, root: Path) -> Path:
