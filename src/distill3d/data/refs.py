@@ -1,10 +1,11 @@
 """Where an array lies and how it is decoded. Nothing is read before somebody asks for it.
 
-A `Ref` names a span of bytes (a whole file, or one member of a tar) or a frame of a video, and the codec that makes an
-array of it (see `data.codecs`). Manifests store refs; media stay where they are.
+A `Ref` names a span of bytes (a whole file, or one member of a tar or zip) or a frame of a video, and the codec that
+makes an array of it (see `data.codecs`). Manifests store refs; media stay where they are.
 """
 
 import io
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,9 @@ from urllib.parse import parse_qsl, urlencode
 from distill3d.errors import DataError
 from distill3d.files import PathLike
 
-Store = Literal["file", "video"]
+Store = Literal["file", "deflate", "video"]
+"""Bytes as they are, bytes that were deflated (members of zips), or a frame of a video."""
+_MOST_INFLATED = 1 << 30
 CodecOption = str | int | float
 
 
@@ -37,9 +40,9 @@ class Ref:
         Raises:
             DataError: it is a frame of a video, which has no bytes of its own.
         """
-        if self.store != "file":
-            raise DataError(f"{self.path} is a {self.store}, expected a file whose bytes can be read.")
-        return Span(Path(root) / self.path, self.offset, self.length)
+        if self.store == "video":
+            raise DataError(f"{self.path} is a video, expected a file whose bytes can be read.")
+        return Span(Path(root) / self.path, self.offset, self.length, self.store == "deflate")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Span:
     path: Path
     offset: int = 0
     length: int | None = None
+    deflated: bool = False
+    """Whether its bytes are inflated when they are read, up to a gigabyte."""
 
     def open(self) -> io.BufferedReader | io.BytesIO:
         """A file that starts at the first byte of the span and ends at its last.
@@ -56,6 +61,7 @@ class Span:
         Raises:
             OSError: the file cannot be opened.
             EOFError: it ends before the span does.
+            ValueError, zlib.error: what was deflated is damaged, or would take more than a gigabyte.
         """
         file = self.path.open("rb")
         if self.offset == 0 and self.length is None:
@@ -65,7 +71,7 @@ class Span:
             data = file.read() if self.length is None else file.read(self.length)
         if self.length is not None and len(data) < self.length:
             raise EOFError(f"it ends {self.length - len(data)} bytes before the end of the span")
-        return io.BytesIO(data)
+        return io.BytesIO(_inflated(data) if self.deflated else data)
 
     def read(self) -> bytes:
         """All bytes of it; raises as `open`."""
@@ -74,6 +80,14 @@ class Span:
 
     def __str__(self) -> str:
         return str(self.path) if self.length is None else f"{self.path} (byte {self.offset})"
+
+
+def _inflated(data: bytes) -> bytes:
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    found = stream.decompress(data, _MOST_INFLATED)
+    if not stream.eof:
+        raise ValueError("what was deflated ends too soon or is more than a gigabyte")
+    return found
 
 
 def codec(name: str, **options: CodecOption) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill3d.data.columns import REQUIRED, in_order, to_rows, to_table, without_empty
@@ -168,7 +169,7 @@ class Manifest:
             "with_poses": self._count("world_from_camera"),
             "with_depth": self._count("depth"),
             "distorted": self._count("distortion_model"),
-            "from_video": self._count("image_store"),
+            "from_video": self._from_video(),
             "scales": _words(self.table["scale"]),
             "licences": _words(self.table["licence"]),
             "root": str(self.root),
@@ -227,6 +228,11 @@ class Manifest:
             raise DataError(f"There is no scene {scene!r} in the manifest, which has {len(self._places)}: {known}.")
         first, count = int(self._spans[0][place]), int(self._spans[1][place])
         return first, self._frame_column.slice(first, count).to_numpy()
+
+    def _from_video(self) -> int:
+        if "image_store" not in self.table.column_names:
+            return 0
+        return int(pc.sum(pc.equal(self.table["image_store"].cast(pa.string()), "video")).as_py() or 0)
 
     def _count(self, column: str) -> int:
         return len(self) - self.table[column].null_count if column in self.table.column_names else 0
