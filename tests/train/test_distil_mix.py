@@ -16,6 +16,7 @@ from distill3d.errors import ConfigError
 from distill3d.train.config import ValidationConfig
 from distill3d.train.distil import DistillJob, train
 from distill3d.train.logs import read_metrics
+from tests.cli.calls import TRAIN_OPTIONS, call, succeed
 from tests.train.helpers import make_cache, tiny_config
 from tests.train.run_tiny import config_from
 
@@ -119,3 +120,15 @@ def test_a_mixed_run_stopped_on_one_process_goes_on_on_two(caches, tmp_path):
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "straight"), rel=1e-4)
     ours, theirs = (load_file(tmp_path / name / "student.safetensors") for name in ("run", "straight"))
     assert all(torch.allclose(ours[key], theirs[key], atol=1e-4) for key in theirs)
+
+
+def test_the_command_takes_several_caches_and_their_shares(caches, tmp_path):
+    how = (*TRAIN_OPTIONS, "--steps", 2, "--device", "cpu", "--out", tmp_path / "run")
+    said = succeed("train", "demo", "--cache", *caches, "--mix", 3, 1, *how)
+    assert said["steps"] == 2
+    about = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert about["settings"]["mix"] == [3.0, 1.0]
+    assert len(about["more_caches"]) == 1
+    wrong = call("train", "demo", "--cache", *caches, "--mix", 3, *how[:-1], tmp_path / "other")
+    assert wrong.code == 2
+    assert "1 weights for 2 caches" in wrong.err
