@@ -32,7 +32,7 @@ def train(
     cache_path: Paths,
     out: PathLike,
     *,
-    validation_cache: Paths = (),
+    validation_cache: Paths | None = None,
     resume: PathLike | None = None,
 ) -> TrainSummary:
     """Distil a student from caches into the run folder `out`.
@@ -71,7 +71,7 @@ class DistillJob(Job):
     # These only mattered at the start.
     free = ("initial_weights", "mean_map_start", "pretrained_encoder")
 
-    def __init__(self, config: DistillConfig, cache_path: Paths, validation_cache: Paths = ()) -> None:
+    def __init__(self, config: DistillConfig, cache_path: Paths, validation_cache: Paths | None = None) -> None:
         """Open the data.
 
         Raises:
@@ -137,8 +137,8 @@ class DistillJob(Job):
         save_student(out, model, average, self.config, self._readers, scores)
 
 
-def _several(paths: Paths) -> list[PathLike]:
-    return [paths] if isinstance(paths, str | Path) else list(paths)
+def _several(paths: Paths | None) -> list[PathLike]:
+    return [paths] if isinstance(paths, str | Path) else list(paths or ())
 
 
 def _open_data(
