@@ -183,5 +183,9 @@ def load_teachers(names: Sequence[str], weights: Sequence[str], device: str) -> 
             options["weights"] = left.pop(0)
         members.append(teachers.load(name, **options))
     if left:
-        raise ConfigError(f"{len(left)} of --teacher-weights belong to no teacher: {', '.join(left)}.")
+        takers = [name for name in names if name in models.names()]
+        raise ConfigError(
+            f"{len(left)} of --teacher-weights belong to no teacher: {', '.join(left)}. Of {', '.join(names)}, weights "
+            f"are taken by {', '.join(takers) or 'none'}; to teach with a network of your own, name its model."
+        )
     return members[0] if len(members) == 1 else teachers.load("ensemble", members=members)

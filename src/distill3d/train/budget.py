@@ -30,19 +30,19 @@ logger = logging.getLogger(__name__)
 
 RESERVE = 0.1
 """Share of the budget left for what no count sees: the context of the driver, fragments, work space of kernels."""
-_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def parse_budget(text: str) -> int:
-    """Bytes of "24GB", "24G" or "24000 MB".
+    """Bytes of "24GB", "24G", "24000 MB" or, in powers of 1024, "24GiB".
 
     Raises:
         ConfigError: it is no amount of memory.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     if not found or float(found[1]) == 0:
         raise ConfigError(f"A budget of {text!r} is no amount of memory; expected one like 24GB.")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** _POWERS[found[2].upper()])
 
 
 def fit_budget(config: RefineConfig, budget: int, size: Size) -> RefineConfig:
@@ -70,16 +70,20 @@ def fit_budget(config: RefineConfig, budget: int, size: Size) -> RefineConfig:
         batch = min(config.batch, 1 + int((limit - one) // each)) if limit >= one else 0
         if batch >= 1 and replay <= limit:
             logger.info(
-                "budget %.1f GB: batch %d, %s; at most %.1f GB for photos, %.1f GB for replayed views ",
-                budget / 1e9, batch, "recomputing" if again else "keeping activations",
-                (one + (batch - 1) * each) / 1e9, replay / 1e9,
+                "budget %s: batch %d, %s; at most %s for photos, %s for replayed views",
+                _amount(budget), batch, "recomputing" if again else "keeping activations",
+                _amount(one + (batch - 1) * each), _amount(replay),
             )  # fmt: skip
             return replace(config, batch=batch, accumulation=-(-wanted // batch), gradient_checkpointing=again)
     raise ConfigError(
-        f"A budget of {budget / 1e9:.1f} GB is too small: {config.base} at {size[1]}x{size[0]} needs about "
-        f"{least / (1 - RESERVE) / 1e9:.1f} GB. Give smaller photos (fit.long_side), fewer replayed views "
-        "(mix.replay_views), or more memory."
+        f"A budget of {_amount(budget)} is too small: {config.base} at {size[1]}x{size[0]} needs about "
+        f"{_amount(least / (1 - RESERVE))}. Give smaller photos (--long-side), fewer replayed views "
+        "(--mix.replay-views), or more memory."
     )
+
+
+def _amount(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 class _Step:

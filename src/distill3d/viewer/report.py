@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import distill3d
-from distill3d.files import atomic_write_bytes
+from distill3d.files import atomic_write_bytes, megabytes
 from distill3d.viewer.curves import draw_panel
 from distill3d.viewer.maps import (
     Kind,
@@ -74,7 +74,7 @@ def write_report(path: Path, data: ReportData) -> Path:
     """
     text = render_report(data).encode("utf-8")
     atomic_write_bytes(path, text)
-    logger.info("report of %.1f MB written to %s", len(text) / 1e6, path)
+    logger.info("report of %s written to %s", megabytes(len(text)), path)
     return path
 
 
