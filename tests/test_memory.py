@@ -10,7 +10,8 @@ import resource, numpy
 from distill3d.memory import keep_freed_memory
 {call}
 def work():
-    arrays = [numpy.ones(24 << 18, dtype=numpy.float32) for _ in range(6)]  # 24 MiB each
+    # Of 40 MiB each: from 32 on, glibc hands every array back by itself.
+    arrays = [numpy.ones(40 << 18, dtype=numpy.float32) for _ in range(6)]
 work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
@@ -28,5 +29,4 @@ def test_freed_memory_is_used_again_without_asking_the_system():
     if kept is None:
         assert not keep_freed_memory()
         pytest.skip("only glibc is asked to keep memory")
-    assert kept < 100
-    assert kept < page_faults("")
+    assert kept < page_faults("") / 2

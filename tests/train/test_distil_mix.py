@@ -93,7 +93,7 @@ def test_another_mix_or_other_caches_are_refused_on_resume(caches, tmp_path):
     train(tiny_config(steps=2, mix=(1.0, 3.0)), caches, tmp_path / "run")
     with pytest.raises(ConfigError, match=r"mix.* was \[1.0, 3.0\], now \[3.0, 1.0\]"):
         train(tiny_config(steps=2, mix=(3.0, 1.0)), caches, tmp_path / "run", resume=tmp_path / "run")
-    with pytest.raises(ConfigError, match="other data or weights: cache 1 was"):
+    with pytest.raises(ConfigError, match="another cache or other weights: cache 1 was"):
         train(tiny_config(steps=2, mix=(1.0, 3.0)), caches[::-1], tmp_path / "run", resume=tmp_path / "run")
 
 

@@ -114,7 +114,7 @@ def test_stopped_and_resumed_equals_uninterrupted(straight, sources, tmp_path):
 
 def test_other_data_or_settings_are_refused_on_resume(straight, cache, tmp_path):
     fewer = RefineSources(photo_caches=[cache])
-    with pytest.raises(ConfigError, match="other data"):
+    with pytest.raises(ConfigError, match="another cache"):
         finetune(config(), fewer, straight.out, resume=straight.out)
     other = config(lora=adapters.LoraConfig(renormalise="row"))
     both = RefineSources(photo_caches=[cache], replay_caches=[cache])

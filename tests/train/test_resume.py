@@ -142,7 +142,7 @@ def test_more_steps_are_allowed_only_where_the_rate_does_not_depend_on_their_num
 def test_another_cache_is_refused(cache, tmp_path):
     train(tiny_config(), cache, tmp_path / "run")
     other = make_cache(tmp_path / "other", samples=7)
-    with pytest.raises(ConfigError, match=r"other data or weights.*samples was 6, now 7"):
+    with pytest.raises(ConfigError, match=r"another cache or other weights.*samples was 6, now 7"):
         train(tiny_config(), other, tmp_path / "run", resume=tmp_path / "run")
 
 

@@ -187,7 +187,7 @@ def require_same_run(
     ]
     if other:
         raise ConfigError(
-            f"Cannot resume with other data or weights: {'; '.join(other)}. "
+            f"Cannot resume with another cache or other weights: {'; '.join(other)}. "
             "Give those that the run began with, or start a new run from its weights (initial_weights)."
         )
 
