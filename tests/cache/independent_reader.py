@@ -48,7 +48,7 @@ def read_labels(data):
         elif note["kind"] == "depth":
             made = np.exp(note["step"] * arrays[name + ".logarithm"])
         elif note["kind"] == "confidence":
-            share = arrays[name + ".levels"] / 255
+            share = arrays[name + ".levels"] / note["levels"]
             low, high = note["low"], note["high"]
             made = low * (high / low) ** share if note["logarithmic"] else low + (high - low) * share
         elif note["kind"] == "normal":

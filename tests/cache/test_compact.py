@@ -180,9 +180,10 @@ def test_a_world_map_near_its_similarity_costs_little_more_than_the_local_map():
 
 @given(hnp.arrays(np.float32, (6, 9), elements=st.floats(width=32, min_value=2.0**-20, max_value=2.0**20)))
 @settings(max_examples=60, deadline=None)
-def test_a_confidence_is_within_half_a_level_of_its_own_range(values):
-    found = roundtrip({CONFIDENCE: values})[CONFIDENCE]
-    level = np.log(float(values.max()) / float(values.min())) / 255
+@pytest.mark.parametrize("step", [0.0, 0.01])
+def test_a_confidence_is_within_half_a_level_of_its_own_range(step, values):
+    found = roundtrip({CONFIDENCE: values}, confidence_step=step)[CONFIDENCE]
+    level = max(np.log(float(values.max()) / float(values.min())) / 255, step)
     assert (np.abs(np.log(found.astype(np.float64) / values)) <= 0.501 * level + 1e-6).all()
 
 

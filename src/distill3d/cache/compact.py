@@ -47,6 +47,9 @@ class CompactCodec:
     """Greatest relative error of a finite point."""
     normal_deg: float = 0.2
     """Greatest angle by which a normal turns."""
+    confidence_step: float = 0.01
+    """Confidences have 256 levels over their view's range (of logarithms), but none finer than this: errors of half a
+    per cent do not matter to a weight, and noise costs bits. 0: always 256 levels."""
     level: int = 3
     """Of zstd, for masks and what is kept whole."""
 
@@ -55,6 +58,8 @@ class CompactCodec:
             raise CacheError(f"the bound is {self.bound}; expected 2^-18 (float32 holds no less) to 0.1")
         if not 0.001 <= self.normal_deg <= 10:
             raise CacheError(f"normal_deg is {self.normal_deg}; expected 0.001 to 10 degrees")
+        if not 0 <= self.confidence_step <= 0.1:
+            raise CacheError(f"confidence_step is {self.confidence_step}; expected 0 to 0.1, a share of a confidence")
 
     @property
     def name(self) -> str:
@@ -109,7 +114,7 @@ class CompactCodec:
         if name == NORMAL:
             return scalars.pack_normals(name, array, float(np.deg2rad(self.normal_deg)))
         if "confidence" in field:
-            return scalars.pack_confidence(name, array)
+            return scalars.pack_confidence(name, array, self.confidence_step)
         return {name: self._whole(array)}, {}
 
     def _pack_world(

@@ -18,7 +18,7 @@ from distill3d.cache.escapes import ESCAPED, VALUES
 from distill3d.cache.planes import BIG, COARSEST, split_plane
 from distill3d.cache.pointmap import DISTANCE, RAY_X, RAY_Y
 from distill3d.cache.record import DEPTH, LOCAL, WORLD
-from distill3d.cache.scalars import FACE_U, FACE_V, LEVELS, LOGARITHM, SPREAD
+from distill3d.cache.scalars import FACE_U, FACE_V, LOGARITHM, SPREAD
 from distill3d.cache.similarity import ROTATION, SCALE, TRANSLATION
 
 Labels = dict[str, Tensor]
@@ -90,7 +90,7 @@ class _Group:
         if kind == "depth":
             return _exponential(self._plane(name + LOGARITHM), self._numbers(name, "step"))
         if kind == "confidence":
-            share = self._plane(name + SPREAD).float() / LEVELS
+            share = self._plane(name + SPREAD) / self._numbers(name, "levels").float()[:, None, None]
             low, high = (self._numbers(name, key).float()[:, None, None] for key in ("low", "high"))
             return low * (high / low) ** share if self._note(name)["logarithmic"] else low + (high - low) * share
         if kind == "normal":

@@ -11,7 +11,7 @@ from distill3d.cache.escapes import fill_escaped, pack_escapes
 from distill3d.cache.pointmap import SAFETY, exponential, quantise, short_step
 
 LEVELS = 255
-"""Steps between a confidence map's lowest and highest value."""
+"""Most steps between a confidence map's lowest and highest value."""
 SPREAD, FACE_U, FACE_V = ".levels", ".face_u", ".face_v"
 LOGARITHM = ".logarithm"
 WORST_TURN = 1.6
@@ -20,9 +20,10 @@ UNIT_SLACK = 1e-3
 """A normal whose length differs from 1 by more is not one."""
 
 
-def pack_confidence(name: str, values: Array) -> tuple[dict[str, Array], dict[str, Any]]:
-    """256 levels over the map's own range: of its logarithm where all are positive, else of the values.
+def pack_confidence(name: str, values: Array, step: float = 0.0) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Up to 256 levels over the map's own range: of its logarithm where all are positive, else of the values.
 
+    Fewer where steps of the logarithm would be finer than `step`; 0: always 256.
     Zeros, which mark pixels without a confidence, are escaped, so that they do not stretch the range.
     """
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
@@ -34,12 +35,15 @@ def pack_confidence(name: str, values: Array) -> tuple[dict[str, Array], dict[st
     else:
         original = values
     note: dict[str, Any] = {"kind": "confidence", "low": low, "high": high, "logarithmic": low > 0}
+    levels = LEVELS
     if low > 0:
         values = np.log(values)
         low, high = float(np.log(np.float32(low))), float(np.log(np.float32(high)))
+        levels = min(LEVELS, max(1, int(np.ceil((high - low) / step)))) if step > 0 else LEVELS
+    note["levels"] = levels
     scaled = values - np.float32(low)
-    scaled *= np.float32(LEVELS / (high - low) if high > low else 0)
-    plane = np.rint(scaled, out=scaled).clip(0, LEVELS, out=scaled).astype(np.int16)
+    scaled *= np.float32(levels / (high - low) if high > low else 0)
+    plane = np.rint(scaled, out=scaled).clip(0, levels, out=scaled).astype(np.int16)
     return {name + SPREAD: plane, **pack_escapes(name, escaped, original)}, note
 
 
@@ -50,12 +54,12 @@ def unpack_confidence(name: str, arrays: Mapping[str, Array], note: Mapping[str,
         KeyError, ValueError, IndexError: the arrays do not fit the note.
     """
     low, high = note["low"], note["high"]
-    share = np.arange(LEVELS + 1) / LEVELS
+    share = np.arange(LEVELS + 1) / note["levels"]
     table = low * (high / low) ** share if note["logarithmic"] else low + (high - low) * share
-    levels = arrays[name + SPREAD]
-    if levels.size and not (levels.min() >= 0 and levels.max() <= LEVELS):
-        raise ValueError(f"levels from {levels.min()} to {levels.max()}, expected 0 to {LEVELS}")
-    return np.asarray(cv2.LUT(levels.astype(np.uint8), table.astype(np.float32)))
+    plane = arrays[name + SPREAD]
+    if plane.size and not (plane.min() >= 0 and plane.max() <= note["levels"]):
+        raise ValueError(f"levels from {plane.min()} to {plane.max()}, expected 0 to {note['levels']}")
+    return np.asarray(cv2.LUT(plane.astype(np.uint8), table.astype(np.float32)))
 
 
 def pack_depth(name: str, depth: Array, bound: float) -> tuple[dict[str, Array], dict[str, Any]]:
