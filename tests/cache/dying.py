@@ -1,9 +1,15 @@
-"""Processes that end as by kill -9, at a chosen system call or at a chosen time."""
+"""Processes that end as by kill -9, at a chosen system call or at a chosen time.
+
+A forked process makes itself a thread pool when torch is first asked; torch lets threads race for it ("Invalid thread
+pool"), so each of these asks before it has any.
+"""
 
 import os
 import signal
 import time
 from collections.abc import Callable
+
+import torch
 
 STEPS = ("write", "fsync", "replace", "ftruncate", "unlink", "open", "truncate")
 """Calls of `os` that change the disk, or lead to it."""
@@ -35,6 +41,7 @@ def run_until_step(step: int, work: Callable[[], None]) -> bool:
     """Do the work in a forked process that dies at that step; whether it did."""
     pid = os.fork()
     if pid == 0:
+        torch.set_num_threads(1)
         die_at_step(step)
         try:
             work()
@@ -50,6 +57,7 @@ def run_and_kill(seconds: float, work: Callable[[], None]) -> bool:
     """Do the work in a forked process, and kill it after so long; whether it still lived."""
     pid = os.fork()
     if pid == 0:
+        torch.set_num_threads(1)
         work()
         os._exit(0)
     time.sleep(seconds)
