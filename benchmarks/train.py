@@ -1,7 +1,6 @@
 """How fast the loop trains, and where its time goes: `python benchmarks/train.py [--recipe demo] [--steps 60]`.
 
 The labels are exact views of random walls, so nothing needs to be downloaded; speed does not depend on what they show.
-On Linux, MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_ and MALLOC_TOP_PAD_ set to 1 GB bring about a tenth more.
 """
 
 import argparse

@@ -22,7 +22,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def page_faults(call: str) -> int:
-    # Without what the Makefile asks of glibc for all its commands.
     usual = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run([sys.executable, "-c", FAULTS.format(call=call)], env=usual, capture_output=True, check=True)
     return int(done.stdout)

@@ -5,7 +5,6 @@
 set -euo pipefail
 work=${1:?usage: tools/place_teacher.sh WORK_FOLDER}
 distill3d=${DISTILL3D:-.venv/bin/distill3d}
-export MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=1073741824
 
 "$distill3d" render place --out "$work/places/one" --num-train 3000 --num-test 40 --seed 1
 "$distill3d" render place --out "$work/places/two" --num-train 3000 --num-test 40 --seed 2

@@ -11,8 +11,7 @@ def keep_freed_memory() -> bool:
     """Let this process keep freed memory for itself, which glibc would hand back to the system; True where that worked.
 
     For processes that free and ask for the same large arrays over and over, as workers do that read training samples:
-    the system clears every page that it gives out, which takes a sixth of the time to read a sample of 20 views. Other
-    C libraries are left as they are.
+    the system clears every page that it gives out. Other C libraries are left as they are.
     """
     if not sys.platform.startswith("linux"):
         return False

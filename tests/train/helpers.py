@@ -1,6 +1,9 @@
 """A cache of a few exact views of a wavy wall: small enough for every test of the loop."""
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,3 +84,20 @@ def tiny_config(**changes: object) -> DistillConfig:
         tensorboard=False,
     )
     return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def run_two_processes(script: Path, *words: object) -> None:
+    """Run a script under torchrun, on this machine alone."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--nnodes=1"),
+            *("--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"),
+            *(str(word) for word in (script, *words)),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,9 +1,6 @@
 """Training on several caches."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from distill3d.train.config import ValidationConfig
 from distill3d.train.distil import DistillJob, train
 from distill3d.train.logs import read_metrics
 from tests.cli.calls import TRAIN_OPTIONS, call, succeed
-from tests.train.helpers import make_cache, tiny_config
+from tests.train.helpers import make_cache, run_two_processes, tiny_config
 from tests.train.run_tiny import config_from
 
 SCRIPT = Path(__file__).parent / "run_tiny.py"
@@ -83,7 +80,7 @@ def test_a_student_of_several_caches_names_them_all(caches, tmp_path):
 
 
 def test_a_mix_that_does_not_fit_the_caches_is_refused(caches):
-    with pytest.raises(ConfigError, match="3 weights for 2 caches"):
+    with pytest.raises(ConfigError, match="needs 2 weights, one for each cache; it has 3"):
         DistillJob(tiny_config(mix=(1.0, 2.0, 3.0)), caches)
     with pytest.raises(ConfigError, match="nothing to learn from"):
         DistillJob(tiny_config(), [])
@@ -103,20 +100,8 @@ def test_a_mixed_run_stopped_on_one_process_goes_on_on_two(caches, tmp_path):
     straight = {**settings, "steps": 8, "accumulation": 2}
     train(config_from({**straight, "mix": (2.0, 1.0)}), caches, tmp_path / "straight")
     train(config_from({**straight, "mix": (2.0, 1.0), "steps": 4}), caches, tmp_path / "run")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
-    words = (",".join(map(str, caches)), str(tmp_path / "run"), json.dumps({**settings, "steps": 8}))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--nnodes=1"),
-            *("--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"),
-            *(str(SCRIPT), *words),
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    words = (",".join(map(str, caches)), tmp_path / "run", json.dumps({**settings, "steps": 8}))
+    run_two_processes(SCRIPT, *words)
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "straight"), rel=1e-4)
     ours, theirs = (load_file(tmp_path / name / "student.safetensors") for name in ("run", "straight"))
     assert all(torch.allclose(ours[key], theirs[key], atol=1e-4) for key in theirs)
@@ -131,4 +116,4 @@ def test_the_command_takes_several_caches_and_their_shares(caches, tmp_path):
     assert len(about["more_caches"]) == 1
     wrong = call("train", "demo", "--cache", *caches, "--mix", 3, *how[:-1], tmp_path / "other")
     assert wrong.code == 2
-    assert "1 weights for 2 caches" in wrong.err
+    assert "needs 2 weights, one for each cache; it has 1" in wrong.err

@@ -1,8 +1,5 @@
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,7 @@ from distill3d.train.distil import train
 from distill3d.train.logs import read_metrics
 from distill3d.train.samples import CacheDataset
 from distill3d.train.students import build_student, start_at_mean
-from tests.train.helpers import make_cache, tiny_config
+from tests.train.helpers import make_cache, run_two_processes, tiny_config
 from tests.train.run_tiny import config_from
 
 SCRIPT = Path(__file__).parent / "run_tiny.py"
@@ -45,19 +42,7 @@ def test_two_processes_give_the_curve_of_one_with_twice_the_accumulation(cache, 
     settings = {"steps": 5, "optim": {"lr": 1e-3, "warmup_steps": 1, "clip_norm": 0.5}}
     alone, pair = {**settings, "accumulation": 4}, {**settings, "accumulation": 2}
     train(config_from(alone), cache, tmp_path / "alone")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--nnodes=1"),
-            *("--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"),
-            *(str(SCRIPT), str(cache), str(tmp_path / "pair"), json.dumps(pair)),
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    run_two_processes(SCRIPT, cache, tmp_path / "pair", json.dumps(pair))
     assert losses(tmp_path / "pair") == pytest.approx(losses(tmp_path / "alone"), rel=1e-5)
     ours, theirs = (load_file(tmp_path / name / "student.safetensors") for name in ("pair", "alone"))
     for name, value in theirs.items():

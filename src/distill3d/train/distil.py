@@ -1,5 +1,6 @@
 """Distilling: a student learns what teachers said, from one cache or a mix of several."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ class DistillJob(Job):
 
 
 def _several(paths: Paths | None) -> list[PathLike]:
-    return [paths] if isinstance(paths, str | Path) else list(paths or ())
+    return [paths] if isinstance(paths, str | os.PathLike) else list(paths or ())
 
 
 def _open_data(

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from distill3d.data.fit import ImageFit, canvas_size
@@ -92,6 +93,15 @@ class PhotoBatches(Dataset[Batch]):
         )
 
 
+def ask(teacher: Teacher, views: Views, valid: Tensor) -> tuple[Prediction, Tensor]:
+    """What a teacher says of some photos, where they are, and where it is to be believed.
+
+    Its own mask leaves out sky, and what lies behind the camera.
+    """
+    said = map_tensors(teacher.predict(views), lambda tensor: tensor.to(valid.device))
+    return said, valid if said.valid is None else valid & said.valid
+
+
 class LabelledPhotos(Dataset[Batch]):
     """Some photos one by one, with what their teacher says: each is asked about once and kept."""
 
@@ -107,9 +117,7 @@ class LabelledPhotos(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         if number not in self._known:
             batch = self._photos[number]
-            said = map_tensors(self._teacher.predict(batch.views), lambda tensor: tensor.cpu())
-            # The teacher's own mask: sky, and what lies behind the camera.
-            valid = batch.valid if said.valid is None else batch.valid & said.valid
+            said, valid = ask(self._teacher, batch.views, batch.valid)
             self._known[number] = replace(batch, target=said, valid=valid)
         return self._known[number]
 

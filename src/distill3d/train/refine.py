@@ -27,6 +27,7 @@ from distill3d.train.job import Job, Seen
 from distill3d.train.loop import TrainSummary, run_job
 from distill3d.train.mixing import MixedBatch
 from distill3d.train.order import seed_of
+from distill3d.train.photos import ask
 from distill3d.train.provenance import git_commit, versions
 from distill3d.train.refine_config import RefineConfig
 from distill3d.train.refine_data import REPLAY, RefineData, RefineSources
@@ -34,7 +35,7 @@ from distill3d.train.refine_watch import RefineWatch, camera_points
 from distill3d.train.resume import plain
 from distill3d.train.samples import Batch
 from distill3d.train.students import predict
-from distill3d.types import Prediction, Views, map_tensors, to_device
+from distill3d.types import Prediction, Views, to_device
 
 logger = logging.getLogger(__name__)
 
@@ -221,9 +222,7 @@ class RefineJob(Job):
             return to_device(sample.target, views.images.device), valid
         teacher = self.data.sources.teacher
         assert teacher is not None
-        said = map_tensors(teacher.predict(views), lambda tensor: tensor.to(views.images.device))
-        # The teacher's own mask: sky, and what lies behind the camera.
-        return said, valid if said.valid is None else valid & said.valid
+        return ask(teacher, views, valid)
 
 
 def recompute_activations(model: nn.Module) -> None:

@@ -224,6 +224,11 @@ def test_arkitscenes_stands_upright_however_the_device_was_held(tmp_path, turns)
         assert (other.height, other.width) == (one.height, one.width)
         np.testing.assert_allclose(other.intrinsics, one.intrinsics, atol=1e-9)
         np.testing.assert_allclose(other.world_from_camera, one.world_from_camera, atol=1e-6)
+    bare = ScanOptions(mode="images_only", upright=True)
+    rows = {row.frame: row for row in datasets.get("arkitscenes").read(video, tmp_path, bare, lambda skipped: None)}
+    for (picture, _), one in zip(seen, before, strict=True):
+        assert rows[one.frame].intrinsics is None
+        assert np.array_equal(read_picture(rows[one.frame], tmp_path), picture)
 
 
 def test_depth_of_arkitscenes_that_the_device_was_unsure_of_is_left_out(tmp_path):

@@ -8,12 +8,12 @@ raw/{Training,Validation}/<video>/vga_wide/<video>_<seconds>.png              64
 
 Poses lie between those of the trajectory: turned evenly, moved straight, never over a hole of more than 0.15 s. Where
 `vga_wide` is absent the pictures of `lowres_wide` are taken. Pictures are stored as the sensor lies, whatever way the
-device was held; `upright` turns all of a video by the quarter turns that its poses ask for (the world's z points up).
+device was held; `upright` turns all of a video by the quarter turns that its poses ask for (the world's z points up);
+without a trajectory it stays as it is.
 Depth of low confidence (0) is not to be trusted.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,9 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
     video = part.resolve().name
     kind = "vga_wide" if (part / "vga_wide").is_dir() else "lowres_wide"
     full = options.mode == "full"
-    trajectory = read_part("trajectory", part / "lowres_wide.traj", _read_trajectory) if full else None
+    path = part / "lowres_wide.traj"
+    needed = full or (options.upright and path.is_file())
+    trajectory = read_part("trajectory", path, _read_trajectory) if needed else None
     cameras, depths = _Stamped(part / f"{kind}_intrinsics"), _Stamped(part / "lowres_depth")
     confidences = _Stamped(part / "confidence")
     turns = 0
@@ -70,18 +72,21 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
             "split": _SPLITS.get(part.parent.name, ""),
             "licence": _LICENCE,
         }
-        if trajectory is None:
-            return photo_row(photo, root, **common)
         size = photo_size(photo, upright=False)
+        turned = {"turns": turns} if turns else {}
+        common |= {
+            "image": Ref(inside(photo, root), codec("image", **turned)),
+            "size": size[::-1] if turns % 2 else size,
+        }
+        if trajectory is None or not full:
+            return photo_row(photo, root, **common)
         intrinsics, official = _read_pincam(cameras.at(time, "camera"))
         intrinsics, pose = turn_camera(
             resize_intrinsics(intrinsics, official, size), trajectory.at(time, widest=_WIDEST_HOLE_S), size, turns
         )
-        turned = {"turns": turns} if turns else {}
-        found = photo_row(
+        return photo_row(
             photo,
             root,
-            size=size[::-1] if turns % 2 else size,
             intrinsics=as_matrix(intrinsics),
             world_from_camera=as_matrix(pose),
             depth=Ref(inside(depths.at(time, "depth map"), root), codec("png16", scale=0.001, **turned)),
@@ -89,7 +94,6 @@ def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Itera
             scale="metric",
             **common,
         )
-        return replace(found, image=replace(found.image, codec=codec("image", **turned)))
 
     photos = enumerate(zip(*_Stamped(part / kind).in_order(), strict=True))
     return each_frame(photos, row, lambda item: inside(item[1][1], root), on_skip)

@@ -112,7 +112,9 @@ def _scene_folder(part: Path, root: Path) -> Path:
     """The folder that a scene is named after: the one above a folder called `images`."""
     if part.is_file():
         return part.parent
-    if part == root or (part.parent == root and _beside_scenes(part, root)):
+    if part == root or part.name.lower() not in IMAGE_FOLDERS:
+        return part
+    if part.parent == root and _beside_scenes(part, root):
         return part
     siblings = {folder.name.lower(): folder for folder in reversed(list(part.parent.iterdir()))}
     first = next((siblings[name] for name in IMAGE_FOLDERS if name in siblings), None)
