@@ -3,9 +3,10 @@
     python -m tests.eval.check_goldens FILE.safetensors FILE.json
 
 The JSON lists the cases (`cases`: name -> notes), the safetensors hold their inputs and, as `out_*`, what the reference
-programs gave. A deviation is |ours - theirs| / max(1, |theirs|), the largest over all numbers of an output; a case is
-good if none is above 1e-6, or above the case's own bound where one is stated below with its reason. Outputs that we do
-not compute are listed, not passed over. The exit code is 1 if a case is not good, or of a kind that is not known here.
+programs gave. A deviation is |ours - theirs| / max(1, |theirs|), the largest over all numbers of an output; an output
+is good if it is not above 1e-6, or above its own bound where one is stated below with its reason. The recordings of
+`tests/fixtures/eval` need none of these bounds (`test_goldens.py`); other inputs may. Outputs that we do not compute
+are listed, not passed over. The exit code is 1 if a case is not good, or of a kind that is not known here.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -29,12 +31,25 @@ from distill3d.eval.metrics.sample import nearest_valid_pixels
 Arrays = Mapping[str, np.ndarray]
 Outputs = dict[str, Any]
 TOLERANCE = 1e-6
-BOUNDS = {
+BOUNDS: Mapping[str, tuple[float, str]] = {
+    "moge_align": (1e-5, "theirs is float32, and a shift is a difference of larger numbers"),
+    "moge_metrics/*/fov_x": (1e-5, "theirs is float32, whose next number after 60 degrees is 4e-6 away"),
+    "moge_metrics/*/boundary": (2e-4, "theirs is float32: a pair of pixels may lie on the other side of a threshold"),
+    "moge_metrics/*.delta1": (5e-4, "theirs is float32: a pixel may lie on the other side of the threshold"),
+    "moge_metrics": (1e-5, "theirs is float32"),
+    "boundary_f1": (2e-4, "theirs is float32: a pair of pixels may lie on the other side of a threshold"),
     "pose_vggt": (1e-5, "theirs loses digits of small angles in an arc cosine"),
     "rigid_registration_weighted": (1e-5, "theirs is float32"),
     "recon_cut3r_align": (1e-5, "theirs is float32"),
+    "robustmvd": (1e-5, "theirs is float32"),
+    "depth_eval/lad_scipy": (1e-3, "a search over kinks by numerical gradients ends where the last digit sends it"),
+    "depth_eval/irls_scale": (1e-3, "ten steps with weights up to 1e8 are not converged: the last digit is amplified"),
 }
-"""Start of a case's name -> what is allowed there, and why."""
+"""How the name case/output begins (`*` stands for anything), what is allowed there, and why; the first that fits.
+
+`test_goldens.py` shows that the two bounds of 1e-3 are needed: a change in the sixteenth digit of the inputs moves
+these outputs by more than 1e-6 for some inputs.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,11 +60,16 @@ class Checked:
     worst: float
     output: str
     bound: float
+    """Of that output."""
     missing: tuple[str, ...]
+    good: bool
+    """No output is beyond its own bound."""
 
-    @property
-    def good(self) -> bool:
-        return bool(self.worst <= self.bound)
+
+def bound_of(case: str, output: str) -> float:
+    """What is allowed for one output."""
+    name = f"{case}/{output}"
+    return next((bound for start, (bound, _) in BOUNDS.items() if fnmatchcase(name, f"{start}*")), TOLERANCE)
 
 
 def check(arrays: Arrays, cases: Mapping[str, Mapping[str, Any]]) -> list[Checked]:
@@ -76,10 +96,16 @@ def check_case(arrays: Arrays, case: str, notes: Mapping[str, Any]) -> Checked:
     deviations = {name: deviation(found[name], value) for name, value in expected.items() if name in found}
     if not deviations:
         raise ValueError(f"{case}: not one of its outputs ({', '.join(expected)}) is computed here")
-    output = max(deviations, key=lambda name: (np.isnan(deviations[name]), deviations[name]))
-    bound = next((allowed for start, (allowed, _) in BOUNDS.items() if case.startswith(start)), TOLERANCE)
-    missing = tuple(name for name in expected if name not in found)
-    return Checked(case, deviations[output], output, bound, missing)
+    bounds = {name: bound_of(case, name) for name in deviations}
+    output = max(deviations, key=lambda name: (not deviations[name] <= bounds[name], deviations[name]))
+    return Checked(
+        case=case,
+        worst=deviations[output],
+        output=output,
+        bound=bounds[output],
+        missing=tuple(name for name in expected if name not in found),
+        good=all(deviations[name] <= bounds[name] for name in deviations),
+    )
 
 
 def deviation(ours: Any, theirs: np.ndarray) -> float:
@@ -91,6 +117,7 @@ def deviation(ours: Any, theirs: np.ndarray) -> float:
     same = (mine == other) | (np.isnan(mine) & np.isnan(other))
     with np.errstate(invalid="ignore"):
         apart = np.where(same, 0.0, np.abs(mine - other) / np.maximum(1, np.abs(other)))
+    apart = np.where(np.isnan(apart), np.inf, apart)  # one of the two is NaN
     return float(apart.max()) if apart.size else 0.0
 
 
@@ -155,7 +182,8 @@ def moge_metrics(inputs: Arrays, notes: Mapping[str, Any], expected: Arrays, cas
         segments=tuple(labels == label for label in np.unique(labels) if label > 0) if notes["segmentation"] else (),
     )
     focal = None if camera is None else float(camera[0, 0])
-    return dict(monocular.monocular_scores(monocular.MonocularPrediction(**said, focal_x=focal), truth))
+    claims = monocular.MonocularPrediction(**said, focal_x=focal)
+    return dict(monocular.monocular_scores(claims, truth, signed_ratio=True))
 
 
 def boundaries(inputs: Arrays, notes: Mapping[str, Any], expected: Arrays, case: str) -> Outputs:
@@ -322,12 +350,15 @@ METHODS = {
 
 def depth_eval(inputs: Arrays, notes: Mapping[str, Any], expected: Arrays, case: str) -> Outputs:
     options = notes["kwargs"]
+    unknown = sorted({*options} - {*METHODS, "max_depth", "post_clip_max", "lr"})
+    if unknown:
+        raise ValueError(f"options {', '.join(unknown)} are not known here")
     scores = depth_scores(
         inputs["pred_depth"],
         inputs["gt_depth"],
         align=next((METHODS[option] for option, on in options.items() if option in METHODS and on), "median"),
-        max_depth=options["max_depth"],
-        clip=options["post_clip_max"],
+        max_depth=options.get("max_depth"),
+        clip=options.get("post_clip_max"),
         **({"adam_step": options["lr"]} if "lr" in options else {}),
     )
     return {
@@ -399,13 +430,14 @@ def main() -> int:
     for case, notes in cases.items():
         try:
             found = check_case(arrays, case, notes)
-        except (ValueError, KeyError) as error:
+        except Exception as error:  # whatever one case does, the others are to be told
             print(f"FAIL {case:<42} {type(error).__name__}: {error}")  # noqa: T201
             bad += 1
             continue
         bad += not found.good
-        missing = f"  not computed: {', '.join(found.missing)}" if found.missing else ""
-        print(f"{'ok  ' if found.good else 'FAIL'} {case:<42} {found.worst:.1e} in {found.output}{missing}")  # noqa: T201
+        remark = f"  allowed {found.bound:.0e}" if found.bound != TOLERANCE else ""
+        remark += f"  not computed: {', '.join(found.missing)}" if found.missing else ""
+        print(f"{'ok  ' if found.good else 'FAIL'} {case:<42} {found.worst:.1e} in {found.output}{remark}")  # noqa: T201
     print(f"{len(cases) - bad} of {len(cases)} cases within their bounds (1e-6 unless stated)")  # noqa: T201
     return int(bad > 0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.eval.check_goldens import check_case, deviation
+from tests.eval.check_goldens import bound_of, check_case, depth_eval, deviation, main
 
 
 def recorded(fixtures):
@@ -39,10 +39,46 @@ def test_a_wrong_recording_is_noticed(goldens):
     spoilt = {**arrays, "trajectory/out_ate_rmse": arrays["trajectory/out_ate_rmse"] + 1e-5}
     assert not check_case(spoilt, "trajectory", cases["trajectory"]).good
     assert deviation([1.0, 2.0], np.array([1.0])) == float("inf")
-    assert deviation([np.nan], np.array([1.0])) != 0
+    assert deviation([np.nan], np.array([1.0])) == float("inf")
     assert deviation([np.nan], np.array([np.nan])) == 0
     with pytest.raises(ValueError, match="unknown kind"):
         check_case(arrays, "telepathy", {})
+
+
+@pytest.mark.parametrize("name", ["depth_eval/lad_scipy_max70_clipNone", "depth_eval/irls_scale_maxNone_clipNone"])
+def test_where_a_wide_bound_is_allowed_the_last_digit_of_the_input_decides(goldens, name):
+    """Else the bound would hide mistakes: other fits do not move by rounding."""
+    arrays, cases = goldens
+    truth, given = arrays["depth_eval/gt_depth"], arrays["depth_eval/pred_depth"]
+    moved = {name: 0.0, "depth_eval/median_max70_clipNone": 0.0, "depth_eval/lstsq_max70_clipNone": 0.0}
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        other = given * np.exp(generator.normal(0, 0.03, given.shape))
+        rounded = other * (1 + generator.normal(0, 1e-16, given.shape))
+        for each in moved:
+            first, second = (
+                depth_eval({"pred_depth": depth, "gt_depth": truth}, cases[each], {}, each)
+                for depth in (other, rounded)
+            )
+            moved[each] = max(moved[each], *(deviation(first[key], np.array(second[key])) for key in first))
+    assert bound_of(name, "abs_rel") == 1e-3
+    assert moved.pop(name) > 1e-6
+    assert max(moved.values()) < 1e-9
+
+
+def test_one_case_that_fails_does_not_hide_the_others(tmp_path, goldens, capsys, monkeypatch):
+    arrays, cases = goldens
+    chosen = {"pose_auc_only": cases["pose_auc_only"], "trajectory": cases["trajectory"], "telepathy": {}}
+    kept = {key: value for key, value in arrays.items() if key.split("/")[0] in chosen}
+    (tmp_path / "g.json").write_text(json.dumps({"cases": chosen}))
+    save_file({**kept, "trajectory/pred_c2w": np.zeros((2, 3))}, tmp_path / "g.safetensors")
+    monkeypatch.setattr(sys, "argv", ["check", str(tmp_path / "g.safetensors"), str(tmp_path / "g.json")])
+    assert main() == 1
+    told = capsys.readouterr().out
+    assert "ok   pose_auc_only" in told
+    assert "FAIL trajectory" in told
+    assert "unknown kind" in told
+    assert "1 of 3 cases" in told
 
 
 def test_the_command_prints_every_case_and_fails_for_a_wrong_one(tmp_path, goldens):

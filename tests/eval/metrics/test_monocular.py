@@ -87,3 +87,14 @@ def test_the_small_set_takes_the_nearest_valid_pixel_of_each_cell():
     assert found.tolist() == [[True, False], [False, True]]
     assert (row[0, 0], column[0, 0], row[1, 1], column[1, 1]) == (0, 1, 3, 3)
     assert not nearest_valid_pixels(np.zeros((3, 5), dtype=bool))[0].any()
+
+
+def test_a_depth_that_the_fit_makes_negative_is_far_unless_the_formula_is_taken_by_the_letter():
+    truth = scene()
+    depth = truth.depth.copy()
+    depth[0, :5] = -40.0
+    prediction = MonocularPrediction(depth_affine_invariant=depth)
+    share = 1 - 5 / depth.size
+    assert monocular_scores(prediction, truth)["depth_affine_invariant.delta1"] == pytest.approx(share, abs=1e-12)
+    by_letter = monocular_scores(prediction, truth, signed_ratio=True)
+    assert by_letter["depth_affine_invariant.delta1"] == 1.0

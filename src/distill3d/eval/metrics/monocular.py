@@ -60,8 +60,17 @@ class MonocularTruth:
     """Objects whose shape is scored alone."""
 
 
-def monocular_scores(prediction: MonocularPrediction, truth: MonocularTruth) -> dict[str, float]:
-    """Give every metric that the prediction and the truth allow, by its name in the protocol; NaN for an empty mask."""
+def monocular_scores(
+    prediction: MonocularPrediction, truth: MonocularTruth, *, signed_ratio: bool = False
+) -> dict[str, float]:
+    """Give every metric that the prediction and the truth allow, by its name in the protocol; NaN for an empty mask.
+
+    Args:
+        prediction: what is scored.
+        truth: what it is compared with.
+        signed_ratio: take max(p / g, g / p) < 1.25 by the letter: a depth that a fit has made negative then counts as
+            near. Else it is far.
+    """
     scores: dict[str, float] = {}
     valid = truth.valid & np.isfinite(truth.depth)
     pixels = _Pixels.of(truth, valid)
@@ -73,7 +82,7 @@ def monocular_scores(prediction: MonocularPrediction, truth: MonocularTruth) -> 
                 continue
         if edges is None and name != "disparity_affine_invariant":
             edges = depth
-        scores |= _depth_scores(name, depth[valid], truth.depth[valid])
+        scores |= _depth_scores(name, depth[valid], truth.depth[valid], signed_ratio)
     for name, points in _aligned_points(prediction, truth, pixels):
         scores |= _point_scores(name, points[valid], truth.points[valid])
     first = _first(prediction.points_metric, prediction.points_scale_invariant, prediction.points_affine_invariant)
@@ -202,12 +211,16 @@ def _local_scores(
     return {"local_points.rel": float(np.mean(relative)), "local_points.delta1": float(np.mean(near))}
 
 
-def _depth_scores(name: str, p: Float[np.ndarray, " count"], g: Float[np.ndarray, " count"]) -> dict[str, float]:
+def _depth_scores(
+    name: str, p: Float[np.ndarray, " count"], g: Float[np.ndarray, " count"], signed_ratio: bool
+) -> dict[str, float]:
     if len(g) == 0 or not np.isfinite(p).all():
         return {f"{name}.rel": math.nan, f"{name}.delta1": math.nan}
     g = g.astype(np.float64)
     with np.errstate(divide="ignore"):
-        ratio = np.where(p > 0, np.maximum(p / g, g / p), np.inf)
+        ratio = np.maximum(p / g, g / p)
+    if not signed_ratio:
+        ratio = np.where(p > 0, ratio, np.inf)
     return {f"{name}.rel": float((np.abs(p - g) / (g + 1e-6)).mean()), f"{name}.delta1": float((ratio < 1.25).mean())}
 
 
