@@ -99,7 +99,7 @@ class Benchmark:
     score: Callable[[Prediction, Scene, Sample, Mode], SampleScores]
     """The prediction is at the size that the network was shown."""
     dataset: str | None = None
-    """Name of the loader in `data.datasets`; None makes its own scenes."""
+    """Name of the loader in `data.datasets`, or what else has to lie in the folder; None makes its own scenes."""
     pooled: Pooled | None = None
     average: Average = "samples"
     published: tuple[Published, ...] = ()

@@ -7,10 +7,12 @@ import torch
 from distill3d.errors import DataError
 from distill3d.eval import benchmark as registry
 from distill3d.eval.benchmark import Scene
+from distill3d.eval.benchmarks._sequences import ANY_LAYOUT
 from distill3d.eval.benchmarks.robustmvd import quasi_optimal, score_key
 from distill3d.eval.run import Method
 from distill3d.eval.suite import Plan, run_benchmark
 from distill3d.types import Prediction, Views
+from tests.eval.benchmarks.trees import write_tree
 from tests.fixtures.layouts import write_layout
 
 
@@ -54,6 +56,41 @@ def test_the_choice_is_part_of_the_protocol_and_of_the_stored_prediction(tmp_pat
     assert math.isfinite(result.methods["flat"].values["absrel"])
     run_benchmark(plan, {"flat": Method(predict=predict)})
     assert len(seen) == 10  # the answer of the best choice was stored
+
+
+def test_the_mean_is_over_the_sets_that_are_there(tmp_path, caplog):
+    """Each set counts once, however many samples it has."""
+    benchmark = registry.get("robustmvd-none")
+    with pytest.raises(DataError, match="none of the folders kitti, scannet, eth3d, dtu, tanks"):
+        benchmark.list_samples(tmp_path, None)
+    write_tree("scannet1500", tmp_path / "scannet")  # several scans
+    write_tree(ANY_LAYOUT, tmp_path / "tanks")  # one scene
+    samples = benchmark.list_samples(tmp_path, None)
+    assert "no kitti, eth3d, dtu: the mean is over scannet, tanks" in caplog.text
+    assert [sample.group for sample in samples].count("scannet") > 1
+
+    def predict(views):
+        """Right about ScanNet, and half of everything in the other."""
+        assert views.depth is not None
+        factor = 1.0 if views.depth.shape[-2:] == (480, 640) else 0.5
+        return Prediction(depth=factor * views.depth)
+
+    plan = Plan(benchmark=benchmark, root=tmp_path, folder=tmp_path / "out")
+    result = run_benchmark(plan, {"half": Method(predict=predict, sees_truth=True)})
+    assert result is not None
+    found = result.methods["half"]
+    assert {name: values["absrel"] for name, values in found.groups.items()} == pytest.approx(
+        {"scannet": 0.0, "tanks": 50.0}, abs=1e-4
+    )
+    assert found.values["absrel"] == pytest.approx(25, abs=1e-4)
+
+
+def test_scannet_is_scored_at_the_size_of_its_depth(tmp_path):
+    root = write_tree("scannet1500", tmp_path)
+    benchmark = registry.get("robustmvd-scannet-none")
+    scene = benchmark.load(benchmark.list_samples(root, 1)[0], root, "clean")
+    assert scene.views.images.shape[-2:] == (480, 640)
+    assert scene.views.depth.shape[-2:] == (480, 640)
 
 
 def test_a_list_of_samples_beside_the_data_goes_before_our_own(tmp_path):

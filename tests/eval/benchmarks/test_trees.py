@@ -11,8 +11,8 @@ from distill3d.eval.benchmarks import _pointmaps, co3d, monocular
 from distill3d.eval.run import Method
 from distill3d.eval.suite import Plan, run_benchmark
 from distill3d.types import Prediction
+from tests.eval.benchmarks.trees import write_tree
 from tests.eval.perfect import PERFECT
-from tests.fixtures.layouts import write_layout
 
 NAMES = [name for name in registry.names() if registry.get(name).dataset is not None]
 WORST = {"higher": 0.98, "lower": 2e-3}
@@ -25,7 +25,7 @@ def trees(tmp_path_factory):
 
     def tree(dataset):
         if dataset not in made:
-            made[dataset] = write_layout(dataset, tmp_path_factory.mktemp(dataset)).root
+            made[dataset] = write_tree(dataset, tmp_path_factory.mktemp(dataset.replace(" ", "-")))
         return made[dataset]
 
     return tree

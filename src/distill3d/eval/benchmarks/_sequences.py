@@ -7,10 +7,13 @@ from pathlib import Path
 
 from distill3d.data import datasets
 from distill3d.data.rows import ManifestRow, Skipped
+from distill3d.data.sources import find_source
 from distill3d.errors import DataError
 from distill3d.eval.benchmark import Sample
 from distill3d.files import read_json
 
+ANY_LAYOUT = "any layout"
+"""In place of a loader's name: whatever `manifest build` would find out."""
 FRAME_LIST = "frames.json"
 """Beside a data set: {scene: [frame, ...]}, where a protocol's own list was made elsewhere; taken before any stride."""
 
@@ -19,13 +22,22 @@ FRAME_LIST = "frames.json"
 def sequences(dataset: str, root: Path) -> dict[str, tuple[ManifestRow, ...]]:
     """Frames of every scene with all that is known of them, in the order of time.
 
+    Args:
+        dataset: name of the loader, or `ANY_LAYOUT` to find out what the folder holds.
+        root: of the data set.
+
     Raises:
         DataError: not one frame can be used; the message says why.
     """
     skipped: list[Skipped] = []
     found: dict[str, list[ManifestRow]] = {}
-    spec = datasets.get(dataset)
-    for row in spec.scan(root, on_skip=skipped.append):
+    if dataset == ANY_LAYOUT:
+        source = find_source(root)
+        spec, rows = source.spec, source.scan(on_skip=skipped.append)
+    else:
+        spec = datasets.get(dataset)
+        rows = spec.scan(root, on_skip=skipped.append)
+    for row in rows:
         found.setdefault(row.scene, []).append(row)
     if not found:
         reason = skipped[0].reason if skipped else f"its layout is not that of {spec.title}"

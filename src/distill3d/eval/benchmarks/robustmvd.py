@@ -1,16 +1,19 @@
 """Multi-view depth after the robust MVD benchmark: the depth of a key view, from it and its sources.
 
-Sets: KITTI (21 views), ScanNet (8), ETH3D (11), DTU (11); Tanks & Temples (11) has no loader here. The benchmark's own
-samples are not part of this project: put `samples.json` beside the data, a list of {"scene": ..., "key": frame,
-"sources": [frame, ...]}. Without it every scene gives one sample around its middle frame with the nearest others, and
-the hash in the results tells.
+Five sets, each alone (`robustmvd-dtu-median`) or together (`robustmvd-median`: a folder with one folder for each set,
+the mean of the sets' means): KITTI (21 views), ScanNet (8), ETH3D, DTU and Tanks & Temples (11). The benchmark's own
+samples are not part of this project: put `samples.json` beside the data of a set, a list of {"scene": ..., "key":
+frame, "sources": [frame, ...]}. Without it every scene gives one sample around its middle frame with the nearest
+others, and the hash in the results tells. Tanks & Temples may lie in any layout that has cameras and depth, as
+nerfstudio's.
 
 One pass with all views is our default (`all`). The published choice of sources has names that end in `-quasi`: the key
 with each source alone, then passes with the best 1, 2, ... of them; the best pass counts, which looks at the truth.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,16 +22,40 @@ import numpy as np
 from distill3d.data.rows import ManifestRow
 from distill3d.errors import DataError
 from distill3d.eval.benchmark import Benchmark, Mode, PredictSome, Sample, SampleScores, Scene
-from distill3d.eval.benchmarks._sequences import needs, sequences
+from distill3d.eval.benchmarks._sequences import ANY_LAYOUT, needs, sequences
 from distill3d.eval.frames import confidence_maps, depth_maps, finished, load_views
+from distill3d.eval.inputs import Size
 from distill3d.eval.metrics.calibration import calibration
 from distill3d.eval.metrics.key_view import KeyAlignment, align_key_view, key_view_scores
 from distill3d.eval.scores import Column
 from distill3d.files import read_json
 from distill3d.types import Prediction
 
+logger = logging.getLogger(__name__)
+
 SAMPLES = "samples.json"
-NUM_VIEWS: Mapping[str, int] = {"kitti": 21, "scannet1500": 8, "eth3d": 11, "dtu": 11, "bonn": 8, "sevenscenes": 8}
+ALL = "all sets"
+
+
+@dataclass(frozen=True)
+class KeyViewSet:
+    """One of the five: its loader, how many views a sample has, and the size at which it is scored."""
+
+    title: str
+    dataset: str
+    num_views: int
+    size: Size | None = None
+    """None is that of the photos."""
+
+
+SETS: Mapping[str, KeyViewSet] = {
+    "kitti": KeyViewSet("KITTI", "kitti", 21),
+    # Photos are larger than the depth there.
+    "scannet": KeyViewSet("ScanNet", "scannet1500", 8, (480, 640)),
+    "eth3d": KeyViewSet("ETH3D", "eth3d", 11),
+    "dtu": KeyViewSet("DTU", "dtu", 11),
+    "tanks": KeyViewSet("Tanks & Temples", ANY_LAYOUT, 11),
+}
 ALIGNMENTS: tuple[KeyAlignment, ...] = ("none", "median", "inverse")
 Sources = Literal["all", "quasi"]
 SOURCES: tuple[Sources, ...] = ("all", "quasi")
@@ -40,15 +67,21 @@ COLUMNS: Mapping[str, Column] = {
 }
 
 
-def _samples(dataset: str, root: Path) -> list[Sample]:
-    found = sequences(dataset, root)
+def list_samples(name: str, root: Path, limit: int | None) -> list[Sample]:
+    """The key views of one set, with their sources behind them.
+
+    Raises:
+        DataError: the folder holds no scene with depth, or its list of samples does not fit.
+    """
+    chosen = SETS[name]
+    found = sequences(chosen.dataset, root)
     path = root / SAMPLES
     if path.is_file():
         try:
             return [
-                _sample(found.get(entry["scene"], ()), entry["scene"], [entry["key"], *entry["sources"]])
+                _sample(name, found.get(entry["scene"], ()), entry["scene"], [entry["key"], *entry["sources"]])
                 for entry in read_json(path)
-            ]
+            ][:limit]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is not a list of samples ({error}); see docs/evaluation.md.") from error
     samples = []
@@ -59,17 +92,38 @@ def _samples(dataset: str, root: Path) -> list[Sample]:
             others = sorted(
                 (row for row in rows if row is not key), key=lambda row: (abs(row.frame - key.frame), row.frame)
             )
-            frames = [key.frame, *(row.frame for row in others[: NUM_VIEWS[dataset] - 1])]
-            samples.append(_sample(rows, scene, frames))
-    return samples
+            frames = [key.frame, *(row.frame for row in others[: chosen.num_views - 1])]
+            samples.append(_sample(name, rows, scene, frames))
+    if not samples:
+        raise DataError(f"{root} has no scene with depth.")
+    return samples[:limit]
 
 
-def _sample(rows: Sequence[ManifestRow], scene: str, frames: Sequence[int]) -> Sample:
+def list_all(root: Path, limit: int | None) -> list[Sample]:
+    """The key views of all sets that lie below a folder; a limit is per set.
+
+    Raises:
+        DataError: there is none, or one cannot be read.
+    """
+    present = [name for name in SETS if (root / name).is_dir()]
+    if not present:
+        raise DataError(f"{root} has none of the folders {', '.join(SETS)}; the mean is over these sets.")
+    absent = [name for name in SETS if name not in present]
+    if absent:
+        logger.warning("%s has no %s: the mean is over %s", root, ", ".join(absent), ", ".join(present))
+    return [
+        replace(sample, key=f"{name}/{sample.key}")
+        for name in present
+        for sample in list_samples(name, root / name, limit)
+    ]
+
+
+def _sample(name: str, rows: Sequence[ManifestRow], scene: str, frames: Sequence[int]) -> Sample:
     known = {row.frame: row for row in rows}
     missing = [frame for frame in frames if frame not in known]
     if missing:
         raise DataError(f"scene {scene} has no frames {missing[:5]} that a sample names.")
-    return Sample(key=f"{scene}-{frames[0]}", group=scene, rows=tuple(known[frame] for frame in frames))
+    return Sample(key=f"{scene}-{frames[0]}", group=name, rows=tuple(known[frame] for frame in frames))
 
 
 def score_key(prediction: Prediction, scene: Scene, align: KeyAlignment) -> SampleScores:
@@ -122,18 +176,25 @@ def quasi_optimal(predict: PredictSome, scene: Scene, align: KeyAlignment) -> tu
     return best[1], best[2]
 
 
-def _benchmark(dataset: str, align: KeyAlignment, sources: Sources) -> Benchmark:
-    def list_samples(root: Path | None, limit: int | None) -> Sequence[Sample]:
-        return _samples(dataset, needs(root))[:limit]
+def load(sample: Sample, root: Path) -> Scene:
+    """Read a key view and its sources; the sources need no depth."""
+    size = SETS[sample.group].size
+    views = load_views(sample.rows, root, size)
+    if views.depth is None:  # a source that has none must not take the key's away
+        own = load_views(sample.rows[:1], root, size).depth
+        assert own is not None
+        views = replace(views, depth=own.expand(1, len(sample.rows), *own.shape[2:]))
+    return Scene(views=views)
 
-    def load(sample: Sample, root: Path | None, mode: Mode) -> Scene:
-        # The sources need no depth; one that has none must not take the key's away.
-        views = load_views(sample.rows, needs(root))
-        if views.depth is None:
-            own = load_views(sample.rows[:1], needs(root)).depth
-            assert own is not None
-            views = replace(views, depth=own.expand(1, len(sample.rows), *own.shape[2:]))
-        return Scene(views=views)
+
+def _benchmark(name: str, align: KeyAlignment, sources: Sources) -> Benchmark:
+    every = name == ALL
+
+    def listed(root: Path | None, limit: int | None) -> Sequence[Sample]:
+        return list_all(needs(root), limit) if every else list_samples(name, needs(root), limit)
+
+    def loaded(sample: Sample, root: Path | None, mode: Mode) -> Scene:
+        return load(sample, needs(root) / sample.group if every else needs(root))
 
     def score(prediction: Prediction, scene: Scene, sample: Sample, mode: Mode) -> SampleScores:
         return score_key(prediction, scene, align)
@@ -142,20 +203,23 @@ def _benchmark(dataset: str, align: KeyAlignment, sources: Sources) -> Benchmark
         return quasi_optimal(predict, scene, align)[0]
 
     quasi = sources == "quasi"
+    title = ALL if every else SETS[name].title
+    short = "" if every else f"-{name}"
     return Benchmark(
-        name=f"robustmvd-{dataset}-{align}" + ("-quasi" if quasi else ""),
-        title=f"Robust multi-view depth, {dataset}, alignment {align}" + (", quasi-optimal sources" if quasi else ""),
-        protocol=f"mvd.{dataset}.{sources}.{align}.v1",
+        name=f"robustmvd{short}-{align}" + ("-quasi" if quasi else ""),
+        title=f"Robust multi-view depth, {title}, alignment {align}" + (", quasi-optimal sources" if quasi else ""),
+        protocol=f"mvd.{'mean' if every else name}.{sources}.{align}.v1",
         choose=choose if quasi else None,
-        dataset=dataset,
+        dataset=ALL if every else SETS[name].dataset,
         columns=COLUMNS,
-        list_samples=list_samples,
-        load=load,
+        list_samples=listed,
+        load=loaded,
         score=score,
+        average="groups",
         alignment=f"{align}; nearest-neighbour resizing, clip to [0.1, 100]",
     )
 
 
 BENCHMARKS = tuple(
-    _benchmark(dataset, align, sources) for dataset in NUM_VIEWS for align in ALIGNMENTS for sources in SOURCES
+    _benchmark(name, align, sources) for name in (ALL, *SETS) for align in ALIGNMENTS for sources in SOURCES
 )

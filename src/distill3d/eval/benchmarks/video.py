@@ -1,4 +1,4 @@
-"""Video depth and camera trajectories (MonST3R, CUT3R, Pi3): Sintel, Bonn, KITTI, TUM-dynamics.
+"""Video depth and camera trajectories (MonST3R, CUT3R, Pi3): Sintel, Bonn, KITTI, TUM-dynamics, ScanNet.
 
 Depth: all frames of a sequence are stacked and aligned together; averages are weighted by valid pixels. Four alignments
 give four benchmarks of each set: median, scale, scale&shift and none (metric). Trajectories: positions aligned by a
@@ -89,10 +89,11 @@ SETS = {
         "kitti", "KITTI", lambda scene: True, lambda rows: _with_depth(rows)[:110], None, has_poses=False
     ),
     "tum": VideoSet("bonn", "TUM-dynamics", lambda scene: True, lambda rows: rows[::3][:90], has_depth=False),
+    "scannet": VideoSet("scannet1500", "ScanNet", lambda scene: True, lambda rows: rows[:270:3], has_depth=False),
 }
 
 
-def _list_samples(chosen: VideoSet) -> Callable[[Path | None, int | None], Sequence[Sample]]:
+def _list_samples(chosen: VideoSet, at_least: int = 1) -> Callable[[Path | None, int | None], Sequence[Sample]]:
     def list_samples(root: Path | None, limit: int | None) -> Sequence[Sample]:
         folder = needs(root)
         found = {
@@ -100,7 +101,7 @@ def _list_samples(chosen: VideoSet) -> Callable[[Path | None, int | None], Seque
             for scene, rows in sequences(chosen.dataset, folder).items()
             if chosen.takes(scene)
         }
-        samples = [Sample(key=scene, group=scene, rows=rows) for scene, rows in found.items() if rows]
+        samples = [Sample(key=scene, group=scene, rows=rows) for scene, rows in found.items() if len(rows) >= at_least]
         if not samples:
             raise DataError(f"{folder} holds none of the sequences of {chosen.title} that the protocol takes.")
         return samples[:limit]
@@ -171,7 +172,7 @@ def _path(name: str, chosen: VideoSet) -> Benchmark:
         protocol=f"trajectory.{name}.v1",
         dataset=chosen.dataset,
         columns=PATH_COLUMNS,
-        list_samples=_list_samples(chosen),
+        list_samples=_list_samples(chosen, at_least=2),
         load=_load,
         score=score,
         alignment="similarity of all positions of a sequence",
