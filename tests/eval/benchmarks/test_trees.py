@@ -12,7 +12,7 @@ from distill3d.eval.run import Method
 from distill3d.eval.suite import Plan, run_benchmark
 from distill3d.types import Prediction
 from tests.eval.benchmarks.trees import write_tree
-from tests.eval.perfect import PERFECT
+from tests.eval.perfect import BROKEN, PERFECT
 
 NAMES = [name for name in registry.names() if registry.get(name).dataset is not None]
 WORST = {"higher": 0.98, "lower": 2e-3}
@@ -64,6 +64,27 @@ def test_a_perfect_prediction_scores_perfectly(name, trees, tmp_path):
     for metric, value in result.methods["silent"].values.items():
         failed = 0 if benchmark.columns[metric].better == "higher" else math.inf
         assert math.isnan(value) or value == failed or metric == "failed", metric
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("-quasi")])
+def test_a_broken_prediction_neither_stops_an_evaluation_nor_passes_for_a_good_one(name, trees, tmp_path):
+    benchmark = registry.get(name)
+    plan = Plan(benchmark=benchmark, root=trees(benchmark.dataset), folder=tmp_path, limit=1)
+    result = run_benchmark(plan, {"perfect": PERFECT, **BROKEN})
+    assert result is not None
+    found = {method: result.methods[method].values for method in result.methods}
+    for metric, column in benchmark.columns.items():
+        best = found["perfect"][metric]
+        for method in BROKEN:
+            value, sign = found[method][metric], 1 if column.better == "higher" else -1
+            # The scale of a metric prediction is 1 (1000 in millimetres): it has no better side.
+            if not metric.startswith("scale"):
+                assert math.isnan(value) or math.isnan(best) or sign * value <= sign * best + 1e-4, (method, metric)
+    whole = {"completeness", "inliers103"} & {*benchmark.columns}
+    for metric in whole:  # of what a method is silent about, the truth is not forgotten
+        best, half = found["perfect"][metric], found["half"][metric]
+        assert half < 0.9 * best if benchmark.columns[metric].better == "higher" else half > best + 1e-3, metric
+        assert math.isnan(found["nan"][metric])
 
 
 @pytest.mark.parametrize("name", ["sevenscenes", "nrgbd-fast3r", "video-sintel-scale-shift", "re10k-fast3r"])

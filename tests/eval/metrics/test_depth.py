@@ -14,7 +14,7 @@ def random_depth(seed, shape=(4, 5)):
     return np.random.default_rng(seed).uniform(0.5, 5, shape)
 
 
-@pytest.mark.parametrize("align", ["none", "median", "scale", "affine"])
+@pytest.mark.parametrize("align", ["none", "median", "scale", "affine", "lad"])
 def test_a_perfect_prediction_scores_perfectly(align):
     truth = random_depth(0)
     scores = depth_scores(truth, truth, align=align)

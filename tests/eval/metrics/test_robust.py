@@ -9,6 +9,7 @@ from distill3d.eval.metrics import robust
 from distill3d.eval.metrics.robust import (
     fit_affine,
     fit_affine_least_squares,
+    fit_affine_many,
     fit_points_scale,
     fit_points_scale_shift,
     fit_points_scale_shift_z,
@@ -87,6 +88,31 @@ def test_the_best_line_is_no_worse_than_any_other():
         assert loss(*best) <= loss(best.scale + 0.1 * scale, best.shift + 0.1 * shift) + 1e-12
 
 
+@pytest.mark.parametrize("few", [40, 2**16])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_line_of_millions_is_the_line_of_every_anchor(monkeypatch, seed, few):
+    monkeypatch.setattr(robust, "_FEW_POINTS", few)
+    x, y = draw(seed, 301), draw(seed + 1, 301)
+    y = 10.0 ** (seed - 3) * (3 * x - 1 + 0.2 * y / (0.05 + draw(seed + 2, 301).abs()))  # heavy tails, many sizes
+    if seed % 2:
+        x, y = (x * 20).round() / 20, (y * 4).round() / 4  # many ties
+    plain, quick = fit_affine(x, y, torch.ones_like(x)), fit_affine_many(x, y)
+
+    def loss(fit):
+        return float((fit.scale * x + fit.shift - y).abs().sum())
+
+    assert loss(quick) == pytest.approx(loss(plain), rel=1e-12)
+
+
+def test_a_line_without_error_is_found_to_the_last_digit():
+    x = draw(0, 100_000).double()
+    assert fit_affine_many(x, 3 * x - 2) == pytest.approx((3, -2), rel=1e-14)
+    assert fit_affine_many(x, torch.zeros_like(x)) == pytest.approx((0, 0), abs=1e-14)
+    for bad in (torch.full_like(x, math.nan), torch.ones_like(x), torch.full_like(x, math.inf)):
+        assert math.isnan(fit_affine_many(bad, x).scale)
+    assert math.isnan(fit_affine_many(x[:1], x[:1]).scale)
+
+
 def test_points_without_weight_may_hold_anything():
     x, y, weight = draw(0, 20), draw(1, 20), torch.ones(20)
     before = fit_affine(x[:15], y[:15], weight[:15])
@@ -100,6 +126,8 @@ def test_where_nothing_is_determined_nothing_is_said():
     assert fit_scale(torch.zeros(3), torch.ones(3), torch.ones(3)).decided_by == -1
     assert all(math.isnan(value) for value in fit_affine(one, one, one))
     assert all(math.isnan(value) for value in fit_affine(torch.ones(5), draw(0, 5), torch.ones(5)))
+    for bad in (torch.zeros(500, 3), torch.full((500, 3), math.nan), torch.full((500, 3), math.inf)):
+        assert math.isnan(fit_points_scale_shift(bad, draw(0, 500, 3), torch.ones(500)).scale)
     assert math.isnan(fit_affine_least_squares(torch.ones(5), draw(0, 5)).scale)
     assert math.isnan(fit_points_scale_shift(torch.zeros(0, 3), torch.zeros(0, 3), none).scale)
     assert fit_affine_least_squares(torch.tensor([0.0, 1]), torch.tensor([1.0, 3])) == pytest.approx((2, 1))

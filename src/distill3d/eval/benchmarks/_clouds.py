@@ -21,6 +21,7 @@ COLUMNS: Mapping[str, Column] = {
     "normal_consistency_median": Column(label="normals", unit="median", better="higher"),
 }
 Points = Float[np.ndarray, "count 3"]
+TruePoints = Float[np.ndarray, "other 3"]
 
 
 def truth_points(
@@ -44,14 +45,14 @@ def align_by_similarity(predicted: Points, truth: Points) -> Points:
     return aligned
 
 
-def refine(predicted: Points, truth: Points, max_distance: float) -> Points:
+def refine(predicted: Points, truth: TruePoints, max_distance: float) -> Points:
     """Move points by ICP, rigidly."""
     motion = refine_rigidly(predicted, truth, max_distance)
     moved: Points = predicted @ motion[:3, :3].T + motion[:3, 3]
     return moved
 
 
-def compare(predicted: Points, truth: Points) -> dict[str, float]:
+def compare(predicted: Points, truth: TruePoints) -> dict[str, float]:
     """Score aligned clouds; no down-sampling, no outlier is cut."""
     scores = cloud_scores(predicted, truth, estimate_normals(predicted), estimate_normals(truth))
     return {name: float(getattr(scores, name)) for name in COLUMNS}

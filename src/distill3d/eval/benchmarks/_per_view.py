@@ -76,11 +76,12 @@ def score(prediction: Prediction, scene: Scene, scale_unit: float = 1.0) -> Samp
     if local is None:
         return SampleScores(values=dict.fromkeys(COLUMNS, math.nan))
     scales, accuracy, completeness = [], [], []
-    for ours, true, use in zip(local, truth, valid & np.isfinite(local).all(axis=-1), strict=True):
-        if use.sum() < 3:
+    for ours, true, known in zip(local, truth, valid, strict=True):
+        use = known & np.isfinite(ours).all(axis=-1)
+        if use.sum() < 3 or not np.ptp(ours[use], axis=0).any():  # all in one place have no size
             continue
         fit = fit_similarity(ours[use], true[use])
-        clouds = cloud_scores(fit.apply(torch.from_numpy(ours[use])).numpy(), true[use])
+        clouds = cloud_scores(fit.apply(torch.from_numpy(ours[use])).numpy(), true[known])
         scales.append(float(fit.scale) * scale_unit)
         accuracy.append(100 * clouds.accuracy_median)
         completeness.append(100 * clouds.completeness_median)

@@ -5,6 +5,9 @@ The three settings give very different numbers for one model, so each has its ow
 - `recon.pi3`: Umeyama over all corresponding pixels, then rigid ICP.
 - `recon.cut3r`: medians of depth and size (no rotation), the central 224 x 224 pixels, then ICP.
 - `recon.fast3r`: local maps to the common map view by view, then one similarity over confident pixels; no ICP.
+
+Pixels about which a prediction says nothing (not finite) take no part in the alignment and in the accuracy. The truth
+there still has to be reached: completeness is over all of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -74,8 +77,10 @@ def pi3(
         if predicted is None:
             return SampleScores(values=nothing())
         use = valid & np.isfinite(predicted).all(axis=-1)
+        if not use.any():
+            return SampleScores(values=nothing())
         aligned = align_by_similarity(predicted[use], truth[use])
-        return SampleScores(values=compare(refine(aligned, truth[use], icp_limit), truth[use]))
+        return SampleScores(values=compare(refine(aligned, truth[valid], icp_limit), truth[valid]))
 
     quirk = "both focal lengths and the principal point are scaled by the larger of the two ratios"
     return _benchmark(
@@ -104,23 +109,26 @@ def cut3r(
     def score(prediction: Prediction, scene: Scene, sample: Sample, mode: Mode) -> SampleScores:
         world, valid = truth_points(scene.views)
         predicted = world_maps(finished(prediction), (world.shape[1], world.shape[2]), "bilinear")
-        if predicted is None or not valid.any():
+        if predicted is None:
             return SampleScores(values=nothing())
         assert scene.views.world_from_camera is not None
         world_from_first = scene.views.world_from_camera[0, 0].double().numpy()
         camera_from_world = np.linalg.inv(world_from_first)
         truth = world @ camera_from_world[:3, :3].T + camera_from_world[:3, 3]
         use = valid & np.isfinite(predicted).all(axis=-1)
+        if not use.any():
+            return SampleScores(values=nothing())
         found = align_by_medians(np.where(use[..., None], predicted, 0.0), truth, use)
         back = np.array([0, 0, found.truth_shift_z])
         ours, true = (
             (maps + back) @ world_from_first[:3, :3].T + world_from_first[:3, 3]
             for maps in (found.predicted, found.truth)
         )
-        centre = _centre(use, _CUT3R_CROP)
-        if not centre.any():
+        centre = _centre(valid, _CUT3R_CROP)
+        said = centre & use & np.isfinite(ours).all(axis=-1)
+        if not said.any():
             return SampleScores(values=nothing())
-        return SampleScores(values=compare(refine(ours[centre], true[centre], ICP_LIMIT_M), true[centre]))
+        return SampleScores(values=compare(refine(ours[said], true[centre], ICP_LIMIT_M), true[centre]))
 
     return _benchmark(
         dataset,
@@ -169,8 +177,7 @@ def fast3r(
         known &= np.isfinite(local).all(axis=-1) if local is not None else True
         # Compat looks at the truth's mask where it moves the local maps; that much of the truth is told to the method.
         moved = world if local is None else _local_in_world(local, world, confidence, known & valid, known, mode)
-        use = known & valid
-        return SampleScores(values=_score_confident(moved, truth, confidence, use))
+        return SampleScores(values=_score_confident(moved, truth, confidence, known & valid, valid))
 
     quirk = "the local maps are moved by pixels that the truth calls valid"
     return _benchmark(
@@ -199,8 +206,8 @@ def _local_in_world(local: Maps, world: Maps, confidence: np.ndarray, masked: Ma
     return moved
 
 
-def _score_confident(moved: Maps, truth: Maps, confidence: np.ndarray, use: Mask) -> dict[str, float]:
-    """One similarity of all views over each view's confident pixels; all valid points are scored."""
+def _score_confident(moved: Maps, truth: Maps, confidence: np.ndarray, use: Mask, valid: Mask) -> dict[str, float]:
+    """One similarity of all views over each view's confident pixels in `use`; all points there are scored."""
     use = use & np.isfinite(moved).all(axis=-1)
     if not use.any():
         return nothing()
@@ -211,7 +218,7 @@ def _score_confident(moved: Maps, truth: Maps, confidence: np.ndarray, use: Mask
     ones = np.ones(int(sure.sum()))
     fit = confident_similarity(moved[sure], truth[sure], ones)
     aligned = fit.apply(torch.from_numpy(moved[use])).numpy()
-    return compare(aligned, truth[use])
+    return compare(aligned, truth[valid])
 
 
 def _centre(use: Mask, side: int) -> Mask:

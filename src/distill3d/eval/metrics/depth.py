@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from distill3d.eval.metrics.robust import fit_affine
+from distill3d.eval.metrics.robust import fit_affine_many
 
 DepthAlignment = Literal["none", "median", "scale", "affine", "lad", "lad_adam", "lad_bfgs"]
 """none; ratio of the (lower) medians; least absolute distances of a scale by reweighting; least squares of scale and
@@ -79,7 +79,7 @@ def depth_alignment(
     if method == "scale":
         return _reweighted_scale(source, target), 0.0
     if method == "lad":
-        fit = fit_affine(source, target, torch.ones_like(source))
+        fit = fit_affine_many(source, target)
         return fit.scale, fit.shift
     start = _median_ratio(p, g)
     if method == "lad_bfgs":

@@ -42,9 +42,15 @@ def align_key_view(
     truth: Float[np.ndarray, "height width"],
     align: KeyAlignment = "none",
 ) -> Float[np.ndarray, "height width"]:
-    """Bring a predicted depth map to the truth's size and scale and clip it; ready to be compared."""
+    """Bring a predicted depth map to the truth's size and scale and clip it; ready to be compared.
+
+    What is not finite is 0, as the benchmark has it where a method says nothing; it takes no part in the alignment, and
+    is clipped to the nearest depth. NaN everywhere where the alignment is not determined.
+    """
     p = resize_nearest(predicted, (truth.shape[0], truth.shape[1])).astype(np.float64)
-    use = _known(p, truth)
+    said = np.isfinite(p)
+    p = np.where(said, p, 0.0)
+    use = said & _known(truth)
     g = truth.astype(np.float64)
     if align == "median" and use.any():
         middle = float(np.median(p[use]))
@@ -52,10 +58,11 @@ def align_key_view(
     if align == "inverse" and use.any():
         used = use & (p > 0)
         design = np.stack([1 / p[used], np.ones(int(used.sum()))], axis=1)
-        scale, shift = np.linalg.lstsq(design, 1 / g[used], rcond=None)[0]
-        with np.errstate(divide="ignore"):
+        scale, shift = np.linalg.lstsq(design, 1 / g[used], rcond=None)[0] if used.any() else (math.nan, math.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
             inverse = scale / p + shift
-            p = np.where(inverse > 0, 1 / inverse, FAR)
+            aligned = np.where(inverse > 0, 1 / inverse, FAR)
+        p = np.where(said & (p != 0), aligned, 0.0) if used.any() else np.full_like(p, math.nan)
     return np.clip(p, NEAR, FAR)
 
 
@@ -64,21 +71,23 @@ def key_view_scores(
     truth: Float[np.ndarray, "height width"],
     align: KeyAlignment = "none",
 ) -> KeyViewScores:
-    """Compare one depth map with a sparse or dense truth (0 where unknown), at the truth's size."""
+    """Compare one depth map with a sparse or dense truth (0 where unknown), at the truth's size.
+
+    Pixels about which the prediction says nothing (not finite, or 0) are outliers. NaN where it says nothing at all.
+    """
     p = align_key_view(predicted, truth, align)
-    use = _known(p, truth)
-    if not use.any():
+    use = _known(truth)
+    if not use.any() or not np.isfinite(predicted).any():
         return KeyViewScores(absrel=math.nan, inliers103=math.nan, num_pixels=0)
     ours, true = p[use], truth[use].astype(np.float64)
     ratio = np.maximum(ours / true, true / ours)
+    determined = bool(np.isfinite(ours).all())
     return KeyViewScores(
         absrel=float(100 * (np.abs(ours - true) / true).mean()),
-        inliers103=float(100 * (ratio < 1.03).mean()),
+        inliers103=float(100 * (ratio < 1.03).mean()) if determined else math.nan,
         num_pixels=int(use.sum()),
     )
 
 
-def _known(
-    p: Float[np.ndarray, "height width"], g: Float[np.ndarray, "height width"]
-) -> Bool[np.ndarray, "height width"]:
-    return np.asarray(np.isfinite(g) & (g > 0) & np.isfinite(p))
+def _known(g: Float[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
+    return np.asarray(np.isfinite(g) & (g > 0))

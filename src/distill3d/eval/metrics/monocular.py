@@ -89,14 +89,19 @@ def monocular_scores(
     if first is not None and truth.segments:
         scores |= _local_scores(first, truth, valid, pixels)
     if prediction.focal_x is not None:
-        angles = [math.degrees(2 * math.atan(0.5 / focal)) for focal in (prediction.focal_x, truth.focal_x)]
-        scores |= {"fov_x.mae": abs(angles[0] - angles[1]), "fov_x.deviation": angles[0] - angles[1]}
+        deviation = _opening(prediction.focal_x) - _opening(truth.focal_x)
+        scores |= {"fov_x.mae": abs(deviation), "fov_x.deviation": deviation}
     if truth.sharp_boundary:
         edges = edges if edges is not None else _disparity_edges(prediction, truth, valid)
         if edges is not None:
             for radius in RADII:
                 scores[f"boundary.radius{radius}_f1"] = boundary_f1(edges, truth.depth, valid, radius)
     return scores
+
+
+def _opening(focal_x: float) -> float:
+    """Horizontal opening in degrees; NaN for what is no focal length."""
+    return math.degrees(2 * math.atan(0.5 / focal_x)) if focal_x > 0 else math.nan
 
 
 @dataclass(frozen=True)

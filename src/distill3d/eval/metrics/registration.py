@@ -1,5 +1,6 @@
 """How the multi-view benchmarks bring predicted points to the truth; protocols differ here more than anywhere else."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ def align_by_medians(predicted: Maps, truth: Maps, valid: Mask) -> MedianAligned
     """Match depth and size by medians, with no rotation (CUT3R, Spann3R).
 
     The joint median z of the valid points is taken from both maps; a map's size is the (lower) median distance of its
-    points from their median centre; the prediction is multiplied by the ratio of the sizes.
+    points from their median centre; the prediction is multiplied by the ratio of the sizes (NaN if its own size is 0).
 
     Args:
         predicted: in the frame of the first camera.
@@ -45,7 +46,8 @@ def align_by_medians(predicted: Maps, truth: Maps, valid: Mask) -> MedianAligned
         shifts.append(shift)
         scales.append(lower_median(np.linalg.norm(used - centre, axis=-1)))
         maps[place] = moved
-    return MedianAligned(maps[1], maps[0] * (scales[1] / scales[0]), shifts[1], shifts[0], scales[1], scales[0])
+    factor = scales[1] / scales[0] if scales[0] != 0 else math.nan
+    return MedianAligned(maps[1], maps[0] * factor, shifts[1], shifts[0], scales[1], scales[0])
 
 
 def confident_similarity(

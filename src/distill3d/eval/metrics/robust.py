@@ -1,14 +1,17 @@
 """Robust alignments of depth and points: least weighted absolute distance, solved exactly (MoGe, appendix B).
 
 Every fit is `target = scale * source + shift`. "Exact" means that the minimum is found among the finitely many places
-where it can be, not approached: no step size, no start, no iterations. The shifts are those that make one of the points
+where it can be, not approached: no step size, no start, no iterations (but for `fit_affine_many`, which comes to the
+same place by halving). The shifts are those that make one of the points
 fit without error (an *anchor*); each anchor is tried with its own best scale. Where several scales are equally good the
-smallest is taken. Everything is float64 on the device of the arguments; points without weight are ignored.
+smallest is taken. Everything is float64 on the device of the arguments; points without weight are ignored. What is
+not finite, or stands still where a scale is asked for, gives NaN.
 """
 
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,6 +21,8 @@ Points = Float[Tensor, "count 3"]
 
 _ELEMENTS_AT_ONCE = 2**22
 """Of the anchors-by-points table: 32 MB for each array of it."""
+_FEW_POINTS = 2**16
+"""As many tell where to look for the scale of millions."""
 _FEW_ANCHORS, _ZOOMS, _GRID, _EXACT = 32, 6, 65, 1e-13
 
 
@@ -104,6 +109,47 @@ def fit_affine_least_squares(source: Series, target: Series) -> AffineFit:
     return AffineFit(float(scale), float(y.mean() - scale * x.mean()))
 
 
+def fit_affine_many(source: Series, target: Series) -> AffineFit:
+    """Minimise `sum |a x + b - y|` over `a` and `b` for millions of points, all alike.
+
+    For any scale the best shift is the median of what is left, and the slope of the loss there tells on which side the
+    best scale lies, since the loss is convex. So the scale is the place where the slope changes its sign, found to the
+    last digit by Brent's method: some dozens of medians, where trying every anchor takes the square of the points.
+    """
+    x, y = source.double().cpu().numpy(), target.double().cpu().numpy()
+    if len(x) < 2 or not np.isfinite(x).all() or not np.isfinite(y).all() or not np.ptp(x):
+        return AffineFit(math.nan, math.nan)
+    from scipy.optimize import brentq  # slow to import
+
+    far = x - x.mean()
+    middle = (len(x) - 1) // 2
+
+    def shift(scale: float) -> float:
+        return float(np.partition(y - scale * x, middle)[middle])
+
+    def slope(scale: float) -> float:
+        left = y - scale * x
+        median = np.partition(left, middle)[middle]
+        below, above = left < median, left > median
+        at = ~(below | above)
+        # Points at the median take whatever share makes the slope along the shift zero.
+        share = (int(above.sum()) - int(below.sum())) / int(at.sum())
+        return float(far[below].sum() - far[above].sum() + share * far[at].sum())
+
+    few = slice(None, None, max(1, len(x) // _FEW_POINTS))
+    start = fit_affine_many(source[few], target[few]).scale if len(x) >= 2 * _FEW_POINTS else math.nan
+    if not math.isfinite(start):
+        start = float((far * (y - y.mean())).sum() / (far * far).sum())
+    low = high = start
+    step = 1e-3 * abs(start) or 1e-3
+    while slope(low) > 0:
+        low, step = low - step, 4 * step
+    while slope(high) < 0:
+        high, step = high + step, 4 * step
+    scale = low if low == high else float(brentq(slope, low, high, xtol=1e-16 * max(-low, high), maxiter=500))
+    return AffineFit(scale, shift(scale))
+
+
 def _weighted(source: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     used = weight > 0
     return source[used].double(), target[used].double(), weight[used].double()
@@ -137,6 +183,10 @@ def _best_anchor(
     Of an anchor's loss a lower bound is cheap (`_lower_bounds`): only anchors whose bound is not above the best loss
     known so far are solved. This changes what is computed, not what comes out.
     """
+    moves = torch.tensor(shifted, device=x.device)
+    stands_still = not bool((x[:, moves] != x[:1, moves]).any()) and not bool((x[:, ~moves] != 0).any())
+    if stands_still or not bool(torch.isfinite(x).all() & torch.isfinite(y).all()):
+        return math.nan, -1
     rivals = torch.arange(len(x), device=x.device)
     if truncation is None and len(x) > _FEW_ANCHORS:
         some = rivals[:: math.ceil(len(x) / 8)]
