@@ -1,8 +1,8 @@
 """How long do the expensive parts of the evaluation take? `python benchmarks/eval.py [--points 1000000] [--threads 2]`
 
-Accuracy and completeness of two clouds of a million points, normals, ICP, and MoGe's exact alignments over 4096 pixels
-beside their plain version. Prints core-seconds (of all threads together, so that other work on the machine matters
-little) and seconds by the clock, the least of `--repeats`.
+Accuracy and completeness of two clouds of a million points, normals, ICP, DTU's thinning, the line through as many
+depths, and MoGe's exact alignments over 4096 pixels beside their plain version. Prints core-seconds (of all threads
+together, so that other work on the machine matters little) and seconds by the clock, the least of `--repeats`.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from distill3d.eval.metrics import robust
+from distill3d.eval.metrics.observed import thin_out
 from distill3d.eval.metrics.points import cloud_scores, estimate_normals, refine_rigidly
 
 
@@ -54,6 +55,11 @@ def main() -> None:
     print(f"{clouds}: {words(least(lambda: cloud_scores(predicted, truth), options.repeats))}", flush=True)
     print(f"normals of one cloud: {words(least(lambda: estimate_normals(predicted), 1))}", flush=True)
     print(f"ICP within 0.1: {words(least(lambda: refine_rigidly(predicted, truth, 0.1), 1))}", flush=True)
+
+    print(f"thinning to 4 mm: {words(least(lambda: thin_out(predicted, 0.004), 1))}", flush=True)
+    depth, noise = torch.rand(2, options.points, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    line = words(least(lambda: robust.fit_affine_many(depth + 1, 3 * depth + noise**9), options.repeats))
+    print(f"scale and shift of {options.points:,} depths: {line}", flush=True)
 
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(options.pixels, 3, generator=generator, dtype=torch.float64) + 1

@@ -73,14 +73,20 @@ def test_the_nearest_cell_decides():
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(0, 1000), st.integers(0, 120), st.sampled_from([7, 50, 2**20]))
+@given(st.integers(0, 1000), st.integers(0, 120), st.sampled_from([(7, 7), (5, 50), (2**12, 2**20)]))
 def test_thinning_is_the_choice_one_by_one(seed, count, at_once):
     points = np.random.default_rng(seed).uniform(0, 1, (count, 3))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(observed, "_AT_ONCE", at_once)
+        patch.setattr(observed, "_FIRST", at_once[0])
+        patch.setattr(observed, "_AT_ONCE", at_once[1])
         kept = thin_out(points, 0.2, seed=seed)
     chosen = []
     for index in np.random.default_rng(seed).permutation(count):
         if all(np.linalg.norm(points[index] - points[other]) > 0.2 for other in chosen):
             chosen.append(index)
     assert kept.tolist() == sorted(chosen)
+
+
+def test_a_crowd_is_thinned_out_without_all_its_pairs():
+    crowd = np.random.default_rng(0).normal(0, 1e-3, (300_000, 3))
+    assert len(thin_out(np.concatenate([crowd, crowd + 5]), 0.2)) == 2

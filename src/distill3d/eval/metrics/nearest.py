@@ -1,11 +1,14 @@
 """Nearest neighbours between point clouds: a KD-tree on the processor, plain distances on a GPU, the same answer."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
 _PAIRS_AT_ONCE = 2**28
 _CELLS = 64
+_SAMPLE, _FEW_COPIES = 2000, 0.99
 
 
 class NearestPoints:
@@ -15,14 +18,23 @@ class NearestPoints:
     different ones.
     """
 
-    def __init__(self, points: Float[np.ndarray, "points 3"], *, device: torch.device | str = "cpu") -> None:
-        """Take at least one point; cpu uses a KD-tree and all cores."""
+    def __init__(
+        self, points: Float[np.ndarray, "points 3"], *, device: torch.device | str = "cpu", most: int = 1
+    ) -> None:
+        """Take at least one point; cpu uses a KD-tree and all cores.
+
+        Args:
+            points: the cloud.
+            device: where distances are computed.
+            most: neighbours that will be asked for.
+        """
         self._points = points
         self._device = torch.device(device)
         if self._device.type == "cpu":
             from scipy.spatial import KDTree  # slow to import
 
-            self._tree = KDTree(points)
+            self._kept = _without_copies(points, most)
+            self._tree = KDTree(points[self._kept])
 
     def query(
         self, queries: Float[np.ndarray, "queries 3"], *, max_distance: float = np.inf
@@ -39,15 +51,23 @@ class NearestPoints:
             )
         order = _neighbours_together(queries)
         distance, index = np.empty(len(queries)), np.empty(len(queries), dtype=np.int64)
-        distance[order], index[order] = self._tree.query(queries[order], distance_upper_bound=max_distance, workers=-1)
+        found = self._tree.query(queries[order], distance_upper_bound=max_distance, workers=-1)
+        distance[order], index[order] = found[0], np.append(self._kept, len(self._points))[found[1]]
         return distance, index
 
-    def neighbours(self, count: int) -> Int[np.ndarray, "points neighbours"]:
-        """Indices of the nearest points of every point, itself included; on the processor only."""
+    def neighbours(
+        self, count: int, at_once: int = 2**18
+    ) -> Iterator[tuple[Int[np.ndarray, " some"], Int[np.ndarray, "some neighbours"]]]:
+        """The nearest points of every point, itself included, block by block; on the processor only.
+
+        Gives indices of some points and of their neighbours, in an order of its own, until every point was there. As
+        many must have been announced (`most`).
+        """
         order = _neighbours_together(self._points)
-        index = np.empty((len(self._points), count), dtype=np.int64)
-        index[order] = self._tree.query(self._points[order], k=count, workers=-1)[1].reshape(len(order), count)
-        return index
+        for start in range(0, len(order), at_once):
+            some = order[start : start + at_once]
+            found = self._tree.query(self._points[some], k=count, workers=-1)[1].reshape(len(some), count)
+            yield some, self._kept[found]
 
 
 def nearest_points(
@@ -75,6 +95,22 @@ def brute_force(
         distances.append(best.values.sqrt())
         indices.append(best.indices)
     return torch.cat(distances), torch.cat(indices)
+
+
+def _without_copies(points: Float[np.ndarray, "points 3"], most: int) -> Int[np.ndarray, " kept"]:
+    """Indices of points that a tree needs: of many at the very same place, as many as can be neighbours.
+
+    A tree cannot part equal points, and looks at all of them again and again: the cloud of a network that says one
+    thing everywhere would take the square of its size. A sample tells whether there are any to speak of.
+    """
+    sample = points[:: max(1, len(points) // _SAMPLE)]
+    if len(np.unique(sample, axis=0)) > _FEW_COPIES * len(sample):
+        return np.arange(len(points))
+    same = np.unique(points, axis=0, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(same, kind="stable")
+    starts = np.searchsorted(same[order], same[order])
+    kept: Int[np.ndarray, " kept"] = np.sort(order[np.arange(len(points)) - starts < most])
+    return kept
 
 
 def _neighbours_together(points: Float[np.ndarray, "points 3"]) -> Int[np.ndarray, " points"]:

@@ -16,7 +16,7 @@ from distill3d.eval.metrics.nearest import nearest_points
 
 Points = Float[np.ndarray, "points 3"]
 SPACING_MM, LIMIT_MM = 0.2, 20.0
-_AT_ONCE = 2**20
+_FIRST, _AT_ONCE = 2**12, 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +100,11 @@ def thin_out(points: Points, spacing: float, *, seed: int = 0) -> Int[np.ndarray
     """
     order = np.random.default_rng(seed).permutation(len(points))
     kept: Int[np.ndarray, " kept"] = np.zeros(0, dtype=np.int64)
-    for start in range(0, len(order), _AT_ONCE):
-        some = order[start : start + _AT_ONCE]
+    done = 0
+    while done < len(order):
+        # Few at first: where points are crowded, these already rule out nearly all others.
+        some = order[done : done + min(_AT_ONCE, max(_FIRST, done))]
+        done += len(some)
         if len(kept):
             distance, _ = nearest_points(points[some], points[kept], max_distance=spacing)
             some = some[np.isinf(distance)]

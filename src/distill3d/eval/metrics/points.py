@@ -172,9 +172,12 @@ def estimate_normals(points: Float[np.ndarray, "count 3"], neighbours: int = 30)
     points = points.astype(np.float64)
     if len(points) == 0:
         return np.zeros((0, 3))
-    near = points[NearestPoints(points).neighbours(min(neighbours, len(points)))]
-    near = near - near.mean(axis=1, keepdims=True)
-    return np.asarray(np.linalg.eigh(np.einsum("nki,nkj->nij", near, near))[1][:, :, 0])
+    normals = np.empty_like(points)
+    count = min(neighbours, len(points))
+    for some, index in NearestPoints(points, most=count).neighbours(count):
+        near = points[index] - points[index].mean(axis=1, keepdims=True)
+        normals[some] = np.linalg.eigh(np.einsum("nki,nkj->nij", near, near))[1][:, :, 0]
+    return normals
 
 
 def refine_rigidly(
