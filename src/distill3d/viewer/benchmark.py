@@ -152,10 +152,15 @@ def _look(scene: Scene, sample: Sample, result: BenchmarkResult, plan: Plan) -> 
             logger.warning("%s is not shown: %s", sample.key, error)
     if not predictions:
         return [], None
-    count = min(_MOST_VIEWS, scene.views.images.shape[1])
+    whole = scene.views
+    if any(_num_views(found) not in (None, whole.images.shape[1]) for found in predictions.values()):
+        # The protocol chose among the views; only the first is known to be the same.
+        whole = select_views(whole, [0])
+        predictions = {name: select_views(found, [0]) for name, found in predictions.items()}
+    count = min(_MOST_VIEWS, whole.images.shape[1])
     names = [f"{sample.key}, view {view}" for view in range(count)]
     size = _map_size(next(iter(predictions.values())), plan, scene)
-    views = resize_views(scene.views, size)
+    views = resize_views(whole, size)
     same = {name: found for name, found in predictions.items() if _map_size(found, plan, scene) == size}
     rows = view_rows(
         select_views(views, range(count)),
@@ -164,6 +169,12 @@ def _look(scene: Scene, sample: Sample, result: BenchmarkResult, plan: Plan) -> 
         align="view",
     )
     return rows, _cloud(views, next(iter(same.values())), sample)
+
+
+def _num_views(prediction: Prediction) -> int | None:
+    """How many views the maps of a prediction are about; None where it has no maps."""
+    maps = (prediction.pointmap_camera, prediction.pointmap_world, prediction.depth)
+    return next((found.shape[1] for found in maps if found is not None), None)
 
 
 def _map_size(prediction: Prediction, plan: Plan, scene: Scene) -> Size:

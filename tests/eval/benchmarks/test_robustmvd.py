@@ -12,6 +12,7 @@ from distill3d.eval.benchmarks.robustmvd import quasi_optimal, score_key
 from distill3d.eval.run import Method
 from distill3d.eval.suite import Plan, run_benchmark
 from distill3d.types import Prediction, Views
+from distill3d.viewer.benchmark import benchmark_report
 from tests.eval.benchmarks.trees import write_tree
 from tests.fixtures.layouts import write_layout
 
@@ -56,6 +57,7 @@ def test_the_choice_is_part_of_the_protocol_and_of_the_stored_prediction(tmp_pat
     assert math.isfinite(result.methods["flat"].values["absrel"])
     run_benchmark(plan, {"flat": Method(predict=predict)})
     assert len(seen) == 10  # the answer of the best choice was stored
+    assert len(benchmark_report(result, plan).views) == 1  # the key; the others are not known any more
 
 
 def test_the_mean_is_over_the_sets_that_are_there(tmp_path, caplog):

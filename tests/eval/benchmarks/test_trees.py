@@ -11,6 +11,7 @@ from distill3d.eval.benchmarks import _pointmaps, co3d, monocular
 from distill3d.eval.run import Method
 from distill3d.eval.suite import Plan, run_benchmark
 from distill3d.types import Prediction
+from distill3d.viewer.benchmark import benchmark_report
 from tests.eval.benchmarks.trees import write_tree
 from tests.eval.perfect import BROKEN, PERFECT
 
@@ -80,6 +81,7 @@ def test_a_broken_prediction_neither_stops_an_evaluation_nor_passes_for_a_good_o
             # The scale of a metric prediction is 1 (1000 in millimetres): it has no better side.
             if not metric.startswith("scale"):
                 assert math.isnan(value) or math.isnan(best) or sign * value <= sign * best + 1e-4, (method, metric)
+    assert benchmark_report(result, plan, num_samples=1).tables
     whole = {"completeness", "inliers103"} & {*benchmark.columns}
     for metric in whole:  # of what a method is silent about, the truth is not forgotten
         best, half = found["perfect"][metric], found["half"][metric]

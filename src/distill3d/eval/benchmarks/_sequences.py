@@ -18,7 +18,7 @@ FRAME_LIST = "frames.json"
 """Beside a data set: {scene: [frame, ...]}, where a protocol's own list was made elsewhere; taken before any stride."""
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def sequences(dataset: str, root: Path) -> dict[str, tuple[ManifestRow, ...]]:
     """Frames of every scene with all that is known of them, in the order of time.
 
