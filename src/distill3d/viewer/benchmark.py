@@ -57,10 +57,14 @@ def benchmark_report(result: BenchmarkResult, plan: Plan, *, num_samples: int = 
         views_note=ALIGNMENTS["view"] if views else "",
         panels=curve_panels(result),
         facts=[
-            FactGroup(title="Settings", facts={key: str(value) for key, value in result.settings.items()}),
+            FactGroup(title="Settings", facts={key: _words(value) for key, value in result.settings.items()}),
             *([FactGroup(title="Not scored", facts=skipped)] if skipped else []),
         ],
     )
+
+
+def _words(value: object) -> str:
+    return ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 def main_table(result: BenchmarkResult, benchmark: Benchmark) -> ScoreTable:
@@ -100,6 +104,7 @@ def _group_tables(result: BenchmarkResult, benchmark: Benchmark) -> list[ScoreTa
             },
             metrics=metrics,
             unranked=tuple(method.groups),
+            rows_are="Group",
         )
         for name, method in result.methods.items()
         if 1 < len(method.groups) <= 60

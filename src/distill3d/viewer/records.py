@@ -41,6 +41,8 @@ class ScoreTable:
     """Metric -> its heading. Those not named here get one from their name; all that occur in `rows` are shown."""
     unranked: Sequence[str] = ()
     """Methods that do not compete for the best value: a teacher, a bound."""
+    rows_are: str = "Method"
+    """What the rows stand for."""
     note: str = ""
 
 

@@ -111,7 +111,13 @@ def _table(table: ScoreTable) -> dict[str, Any]:
         }
         for method in table.rows
     ]
-    return {"title": table.title, "note": table.note, "metrics": list(metrics.values()), "rows": rows}
+    return {
+        "title": table.title,
+        "note": table.note,
+        "rows_are": table.rows_are,
+        "metrics": list(metrics.values()),
+        "rows": rows,
+    }
 
 
 def _score(value: float | None, digits: int) -> str:
