@@ -80,7 +80,7 @@ def test_a_student_of_several_caches_names_them_all(caches, tmp_path):
 
 
 def test_a_mix_that_does_not_fit_the_caches_is_refused(caches):
-    with pytest.raises(ConfigError, match="needs 2 weights, one for each cache; it has 3"):
+    with pytest.raises(ConfigError, match="one weight for each cache; caches: 2, weights: 3"):
         DistillJob(tiny_config(mix=(1.0, 2.0, 3.0)), caches)
     with pytest.raises(ConfigError, match="nothing to learn from"):
         DistillJob(tiny_config(), [])
@@ -116,4 +116,4 @@ def test_the_command_takes_several_caches_and_their_shares(caches, tmp_path):
     assert len(about["more_caches"]) == 1
     wrong = call("train", "demo", "--cache", *caches, "--mix", 3, *how[:-1], tmp_path / "other")
     assert wrong.code == 2
-    assert "needs 2 weights, one for each cache; it has 1" in wrong.err
+    assert "one weight for each cache; caches: 2, weights: 1" in wrong.err

@@ -74,7 +74,7 @@ def test_a_weight_of_nothing_leaves_a_source_out_and_a_tiny_one_does_not():
 
 @pytest.mark.parametrize("weights", [(1,), (1, 2, 3), (-1, 2), (float("nan"), 1), (float("inf"), 1), (0, 0)])
 def test_weights_that_do_not_fit_are_refused(weights):
-    with pytest.raises(ConfigError, match=r"needs 2 weights|expected numbers of at least 0"):
+    with pytest.raises(ConfigError, match=r"one weight for each cache; caches: 2|expected numbers of at least 0"):
         turns((4, 4), weights)
 
 

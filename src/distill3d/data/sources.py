@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill3d.data import datasets
-from distill3d.data.datasets import DatasetSpec, ScanOptions, counted, photos
+from distill3d.data.datasets import DatasetSpec, ScanOptions, archive, counted, photos
 from distill3d.data.fit import ImageFit
 from distill3d.data.groups import load_rows
 from distill3d.data.images import LoadedViews, load_views
@@ -159,7 +159,8 @@ def _nothing_in(path: Path) -> str:
         "expected a folder of photos (JPEG, PNG, WebP, TIFF, HEIC, ...), a folder of scenes or a video (MP4, ...)"
     )
     if path.is_file():
-        return f"{path} is neither a photo nor a video nor a table of frames; {expected}. Check the name."
+        no_photo = f"{path} is neither a photo nor a video nor a table of frames; {expected}. Check the name."
+        return archive.why_nothing(path) or no_photo
     kinds = Counter(file.suffix.lower() or "no suffix" for file in visible_files(path))
     if not kinds:
         return f"{path} is empty; {expected}. Check the path."

@@ -8,6 +8,7 @@ where that differs, for numbers that stand beside published ones. The mode is pa
 modes are never put into one table.
 """
 
+import difflib
 import functools
 import importlib
 import pkgutil
@@ -139,7 +140,9 @@ def get(name: str) -> Benchmark:
     """
     found = _registry()
     if name not in found:
-        raise ConfigError(f"There is no benchmark {name!r}; choose one of: {', '.join(sorted(found))}.")
+        near = [other for other in sorted(found) if name in other][:8] or difflib.get_close_matches(name, found, n=5)
+        others = f"{', '.join(near)}, or one that --benchmark list names" if near else ", ".join(sorted(found))
+        raise ConfigError(f"There is no benchmark {name!r}; choose one of: {others}.")
     return found[name]
 
 

@@ -43,7 +43,7 @@ def turns(sizes: Sequence[int], weights: Sequence[float]) -> list[int]:
         ConfigError: there is not one weight for each source, or one is negative or no number, or all are 0.
     """
     if len(weights) != len(sizes):
-        raise ConfigError(f"The mix needs {len(sizes)} weights, one for each cache; it has {len(weights)}.")
+        raise ConfigError(f"The mix takes one weight for each cache; caches: {len(sizes)}, weights: {len(weights)}.")
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights) > 0:
         raise ConfigError(f"The mix is {list(weights)}, expected numbers of at least 0 with one above it.")
     wanted = [weight / sum(weights) * max(sum(sizes), SHORTEST_EPOCH) for weight in weights]

@@ -83,3 +83,13 @@ def test_a_damaged_archive_is_told_and_nothing_else_happens(files, tmp_path, suf
                 read_picture(row, manifest.root)
         except DataError:
             continue
+
+
+def test_an_archive_without_photos_says_what_is_the_matter(tmp_path):
+    with zipfile.ZipFile(tmp_path / "papers.zip", "w") as archive:
+        archive.writestr("a.pdf", "x")
+    with pytest.raises(DataError, match="holds no photos, only 1 other file"):
+        find_source(tmp_path / "papers.zip")
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "papers.zip").read_bytes()[:40])
+    with pytest.raises(DataError, match="damaged or no archive"):
+        find_source(tmp_path / "cut.zip")

@@ -110,6 +110,10 @@ def test_a_protocol_without_quirks_has_one_mode():
 def test_an_unknown_benchmark_and_a_folder_without_data_are_refused_in_words(tmp_path):
     with pytest.raises(ConfigError, match="choose one of: co3d"):
         registry.get("imagenet")
+    with pytest.raises(ConfigError, match="choose one of: sevenscenes-dense, or one that --benchmark list"):
+        registry.get("7scenes-dense")
+    with pytest.raises(ConfigError, match="choose one of: video-bonn-median, "):
+        registry.get("video-bonn")
     for root in (tmp_path, tmp_path / "absent", None):
         plan = Plan(benchmark=registry.get("sevenscenes"), root=root, folder=tmp_path / "out")
         with pytest.raises(DataError):

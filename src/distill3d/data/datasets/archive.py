@@ -46,6 +46,17 @@ def find(root: Path) -> Sequence[Path]:
         return []
 
 
+def why_nothing(path: Path) -> str | None:
+    """Why `find` sees no photos in a file that is called like an archive; None for other files."""
+    if path.suffix.lower() not in (".zip", ".tar"):
+        return None
+    try:
+        count = sum(1 for _ in _members(path))
+    except _BROKEN as error:
+        return f"{path} is cut short, damaged or no archive ({error}). Copy it again."
+    return f"{path} holds no photos, only {counted(count, 'other file')}. Unpack it if it holds videos or archives."
+
+
 def read(part: Path, root: Path, options: ScanOptions, on_skip: OnSkip) -> Iterator[ManifestRow]:
     """The photos of an archive, scene by scene, in natural order of their names."""
     path = inside(part, root)
