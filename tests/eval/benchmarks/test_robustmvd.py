@@ -104,6 +104,10 @@ def test_a_list_of_samples_beside_the_data_goes_before_our_own(tmp_path):
     (root / "samples.json").write_text(json.dumps([{"scene": "scan1", "key": 9, "sources": []}]))
     with pytest.raises(DataError, match=r"no frames \[9\]"):
         benchmark.list_samples(root, None)
+    entry = {"scene": "scan1", "key": 0, "sources": [5]}
+    (root / "samples.json").write_text(json.dumps([entry, {**entry, "sources": [2]}]))
+    with pytest.raises(DataError, match="names a key view twice: scan1-0"):
+        benchmark.list_samples(root, None)
     (root / "samples.json").write_text("[1]")
     with pytest.raises(DataError, match="not a list of samples"):
         benchmark.list_samples(root, None)

@@ -12,6 +12,7 @@ with each source alone, then passes with the best 1, 2, ... of them; the best pa
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,12 +79,16 @@ def list_samples(name: str, root: Path, limit: int | None) -> list[Sample]:
     path = root / SAMPLES
     if path.is_file():
         try:
-            return [
+            samples = [
                 _sample(name, found.get(entry["scene"], ()), entry["scene"], [entry["key"], *entry["sources"]])
                 for entry in read_json(path)
-            ][:limit]
+            ]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is not a list of samples ({error}); see docs/evaluation.md.") from error
+        twice = [key for key, count in Counter(sample.key for sample in samples).items() if count > 1]
+        if twice:
+            raise DataError(f"{path} names a key view twice: {', '.join(twice[:5])}. Keep one of each.")
+        return samples[:limit]
     samples = []
     for scene, rows in found.items():
         known = [row for row in rows if row.depth is not None]
