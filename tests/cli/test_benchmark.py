@@ -78,10 +78,12 @@ def test_costs_are_measured_beside_the_published_ones(tmp_path):
     )
     said = succeed("evaluate", *options, "--out", tmp_path)
     assert [cost["num_views"] for cost in said["costs"]] == [12]
+    assert said["protocol"] == "efficiency.distill3r.v1"
     assert (tmp_path / "efficiency.json").is_file()
 
 
 def test_the_norm_of_the_features_is_printed():
     said = succeed("evaluate", "--benchmark", "feature-norm", "--model", "place")
     assert said["feature_norm"] > 0
+    assert said["protocol"] == "feature-norm.fin3r.v1"
     assert said["photos"] == 12

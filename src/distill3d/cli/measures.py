@@ -44,7 +44,13 @@ def measure(
         raise ConfigError(f"--limit {most_views} leaves nothing to measure; the fewest views are 12.")
     costs = efficiency.measure_costs(network, counts, size)
     what = _device_name(str(chosen))
-    result = {"model": label, "device": what, "size": list(size), "costs": [asdict(cost) for cost in costs]}
+    result = {
+        "protocol": efficiency.EFFICIENCY_PROTOCOL,
+        "model": label,
+        "device": what,
+        "size": list(size),
+        "costs": [asdict(cost) for cost in costs],
+    }
     if out is not None:
         write_json(out / "efficiency.json", result)
     return Outcome(result, efficiency.costs_markdown(label, costs, what, size))
@@ -69,11 +75,11 @@ def _feature_norm(network: object, label: str, side: int, patch: int, data: Path
         size = input_size((scenes.shape[-2], scenes.shape[-1]), side, patch)
         images, shown = resize_images(scenes[None], size)[0], "rendered scenes"
     norm = efficiency.feature_norm(network, images)
-    published = ", ".join(f"{name} {value}" for name, value in efficiency.PUBLISHED_NORMS.items())
-    result = {"model": label, "feature_norm": norm, "photos": len(images), "source": shown}
-    return Outcome(
-        result, f"{label}: mean feature norm {norm:.4f} over {len(images)} photos ({shown})\nFin3R: {published}"
-    )
+    published = "; ".join(f"{name} {value}" for name, value in efficiency.PUBLISHED_NORMS.items())
+    protocol = efficiency.FEATURE_NORM_PROTOCOL
+    result = {"protocol": protocol, "model": label, "feature_norm": norm, "photos": len(images), "source": shown}
+    text = f"{label}: mean feature norm {norm:.4f} over {len(images)} photos ({shown}), protocol {protocol}"
+    return Outcome(result, f"{text}\nFin3R: {published}")
 
 
 def _device_name(device: str) -> str:

@@ -26,6 +26,7 @@ from distill3d.types import Views
 logger = logging.getLogger(__name__)
 
 EFFICIENCY, FEATURE_NORM = "efficiency", "feature-norm"
+EFFICIENCY_PROTOCOL, FEATURE_NORM_PROTOCOL = "efficiency.distill3r.v1", "feature-norm.fin3r.v1"
 NUM_VIEWS = (12, 32, 64, 96, 128)
 SIZE = (378, 518)
 GIGABYTE = 2**30
@@ -131,7 +132,8 @@ def costs_markdown(name: str, costs: Sequence[Cost], device: str, size: tuple[in
         )
     lines += [
         "",
-        f"Seconds / GB for N views of {size[0]}x{size[1]} on {device}; published: RTX 6000 Ada, heads unchunked.",
+        f"Protocol {EFFICIENCY_PROTOCOL}: seconds / GB for N views of {size[0]}x{size[1]} on {device}; "
+        "published: RTX 6000 Ada, heads unchunked.",
     ]
     return "\n".join(lines)
 
