@@ -156,11 +156,11 @@ def depth_scores(
     if len(g) == 0:
         return EMPTY
     scale, shift = depth_alignment(p, g, align, adam_step=adam_step)
-    p = scale * p + shift
-    if clip is not None:
-        p = np.minimum(p, clip)
-    error = p - g
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # a prediction may be infinite, or 0
+        p = scale * p + shift
+        if clip is not None:
+            p = np.minimum(p, clip)
+        error = p - g
         ratio = np.where(p > 0, np.maximum(p / g, g / p), np.inf)
     finite = bool(np.isfinite(p).all())  # a NaN must not pass for an ordinary outlier
     deltas = [float((ratio < 1.25**power).mean()) if finite else math.nan for power in (1, 2, 3)]

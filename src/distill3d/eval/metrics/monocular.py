@@ -60,6 +60,7 @@ class MonocularTruth:
     """Objects whose shape is scored alone."""
 
 
+@np.errstate(invalid="ignore")  # a prediction may be infinite
 def monocular_scores(
     prediction: MonocularPrediction, truth: MonocularTruth, *, signed_ratio: bool = False
 ) -> dict[str, float]:
