@@ -159,14 +159,14 @@ def score_group(prediction: Prediction, views: Views, truth: Truth, cloud_points
         ]
         values["depth_rel"] = mean_of([scores.abs_rel for scores in of_views])
         values["depth_delta1"] = mean_of([scores.delta1 for scores in of_views])
-        missing.append(1 - shown.sum() / max(truth.valid.sum(), 1))
+        missing.append(truth.share_missing(shown))
     if world is not None:
         points = world[0].detach().cpu().double().numpy()
         shown = truth.valid & np.isfinite(points).all(axis=-1)
-        missing.append(1 - shown.sum() / max(truth.valid.sum(), 1))
+        missing.append(truth.share_missing(shown))
         values["points_error"] = point_scores(points, truth.world, shown, align="scale").relative
         values.update(after_similarity(points[shown], truth.world[shown], cloud_points))
-    values["missing"] = float(max(missing)) if missing else 1.0
+    values["missing"] = max(missing, default=1.0)
     rotation, translation = np.zeros(0), np.zeros(0)
     num_views = len(truth.world_from_camera)
     if whole.world_from_camera is not None:

@@ -20,6 +20,10 @@ class Truth:
     valid: Bool[np.ndarray, "views height width"]
     world_from_camera: Float[np.ndarray, "views 4 4"]
 
+    def share_missing(self, said: Bool[np.ndarray, "views height width"]) -> float:
+        """The share of the known pixels about which a prediction says nothing."""
+        return 1 - int((self.valid & said).sum()) / max(int(self.valid.sum()), 1)
+
 
 def missing_truth(views: Views) -> list[str]:
     """Name what a group lacks to be scored."""

@@ -20,7 +20,7 @@ from distill3d.eval.benchmarks.synthetic import (
 )
 from distill3d.eval.results import aggregate
 from distill3d.types import Prediction
-from tests.eval.perfect import say_the_truth
+from tests.eval.perfect import say_a_number_everywhere, say_nothing_of_the_left_half, say_the_truth
 from tests.geometry.cases import generator, random_pose
 
 
@@ -45,6 +45,14 @@ def test_the_truth_scores_perfectly_in_every_kind_of_scene(scenes, kind):
     assert values["depth_delta1"] == pytest.approx(1)
     assert values["auc_5"] > 0.99
     assert values["boundary_f1"] > 0.9
+
+
+def test_what_a_prediction_is_silent_about_is_told(scenes):
+    views = scenes["indoor"]
+    half = result_of(say_nothing_of_the_left_half(views), views)
+    assert half["missing"] == pytest.approx(0.5, abs=0.05)
+    assert half["depth_rel"] == pytest.approx(0, abs=1e-6)
+    assert result_of(say_a_number_everywhere(math.nan)(views), views)["missing"] == 1
 
 
 def test_another_world_and_scale_are_told_apart_from_errors(scenes):
@@ -72,6 +80,7 @@ def test_a_confidence_that_knows_the_error_is_better_calibrated_than_chance(scen
 
 def test_a_method_that_says_nothing_has_no_numbers(scenes):
     values = result_of(Prediction(), scenes["indoor"])
+    assert values.pop("missing") == 1
     assert all(math.isnan(value) for value in values.values())
     assert pooled({}) == {}
 

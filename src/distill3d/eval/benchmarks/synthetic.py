@@ -7,7 +7,8 @@ Six scenes of each kind, four overlapping views of 224 x 224 each. What is measu
 - relative poses of all pairs (pooled), the opening of the lens;
 - scale: |log| of the factor between the prediction's and the true size, and how well confidence ranks error (AUSE).
 
-Predictions are brought to the truth's size by their nearest values, so that no edge is smeared in the scoring.
+Predictions are brought to the truth's size by their nearest values, so that no edge is smeared in the scoring. Pixels
+about which nothing finite is said are left out, and told as `missing`.
 """
 
 import math
@@ -59,6 +60,7 @@ COLUMNS: Mapping[str, Column] = {
     "scale": Column(label="scale", unit="abs log", better="lower"),
     "ause": Column(label="AUSE", unit="", better="lower"),
     "ause_random": Column(label="AUSE by chance", unit="", better="lower"),
+    "missing": Column(label="missing", unit="", better="lower"),
 }
 
 
@@ -107,18 +109,22 @@ def score(prediction: Prediction, scene: Scene, sample: Sample, mode: Mode) -> S
     whole = finished(prediction)
     values = dict.fromkeys(("depth_rel", "depth_delta1", "boundary_f1", "fov_deg", "scale", "ause"), math.nan)
     lists: dict[str, tuple[float, ...]] = {}
+    missing: list[float] = []
     depth = depth_maps(prediction, size, "nearest")
     if depth is not None:
+        missing.append(truth.share_missing(np.isfinite(depth)))
         scores, curves = _score_depth(depth, truth, confidence_maps(prediction, size))
         values |= scores
         lists |= curves
     world = world_maps(whole, size, "nearest")
     if world is not None:
         shown = truth.valid & np.isfinite(world).all(axis=-1)
+        missing.append(truth.share_missing(shown))
         scaled = point_scores(world, truth.world, shown, align="scale")
         values["points_error"] = scaled.relative
         values["scale"] = abs(math.log(scaled.scale)) if scaled.scale > 0 else math.nan
         values |= after_similarity(world[shown], truth.world[shown], _CLOUD_POINTS)
+    values["missing"] = max(missing, default=1.0)
     if whole.intrinsics is not None:
         height, width = whole.intrinsics.new_tensor(_shown_size(prediction)).tolist()
         opening = fov_from_intrinsics(whole.intrinsics[0].double(), int(height), int(width))[:, 0]
