@@ -39,6 +39,7 @@ BOUNDS: Mapping[str, tuple[float, str]] = {
     "moge_metrics": (1e-5, "theirs is float32"),
     "boundary_f1": (2e-4, "theirs is float32: a pair of pixels may lie on the other side of a threshold"),
     "pose_vggt": (1e-5, "theirs loses digits of small angles in an arc cosine"),
+    "pose_pairs": (1e-5, "theirs loses digits of small angles in an arc cosine"),
     "rigid_registration_weighted": (1e-5, "theirs is float32"),
     "recon_cut3r_align": (1e-5, "theirs is float32"),
     "robustmvd": (1e-5, "theirs is float32"),

@@ -2,6 +2,9 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from distill3d.eval.metrics.key_view import key_view_scores, resize_nearest
 
@@ -42,3 +45,20 @@ def test_no_known_pixel_gives_nan():
 def test_nearest_resizing_goes_from_centre_to_centre():
     assert resize_nearest(np.array([[1.0, 2, 3]]), (1, 6)).tolist() == [[1, 1, 2, 2, 3, 3]]
     assert resize_nearest(np.array([[1.0, 2, 3]]), (1, 1)).tolist() == [[2]]
+
+
+@given(st.tuples(*[st.integers(2, 60)] * 4), st.integers(0, 1000))
+def test_nearest_pixels_are_those_of_scipy_whatever_the_sizes(sides, seed):
+    """27 to 51 and 6 to 47 are among those where rounding decides between two pixels."""
+    height, width, rows, columns = sides
+    values = np.random.default_rng(seed).random((height, width))
+    theirs = ndimage.zoom(values, (rows / height, columns / width), order=0, mode="mirror", grid_mode=True)
+    if theirs.shape == (rows, columns):
+        assert np.array_equal(resize_nearest(values, (rows, columns)), theirs)
+
+
+@pytest.mark.parametrize("sides", [(27, 51), (6, 47), (36, 33), (52, 45), (23, 53)])
+def test_nearest_pixels_where_rounding_decides(sides):
+    values = np.arange(float(sides[0]))[None]
+    theirs = ndimage.zoom(values, (1, sides[1] / sides[0]), order=0, mode="mirror", grid_mode=True)
+    assert np.array_equal(resize_nearest(values, (1, sides[1])), theirs)

@@ -27,14 +27,19 @@ class KeyViewScores:
 def resize_nearest(
     values: Float[np.ndarray, "height width"], size: tuple[int, int]
 ) -> Float[np.ndarray, "rows columns"]:
-    """Bring a map to (height, width) by its nearest values, centre to centre."""
+    """Bring a map to (height, width) by its nearest values, centre to centre.
+
+    Halfway between two pixels the later one is taken, as far as rounding allows: in the order of operations of SciPy's
+    `zoom`, which the benchmark's program uses.
+    """
     rows, columns = (_nearest(length, wanted) for length, wanted in zip(values.shape, size, strict=True))
     resized: Float[np.ndarray, "rows columns"] = values[rows][:, columns]
     return resized
 
 
 def _nearest(length: int, wanted: int) -> Int[np.ndarray, " wanted"]:
-    return np.minimum(((np.arange(wanted) + 0.5) * length / wanted).astype(np.int64), length - 1)
+    place = (np.arange(wanted) + 0.5) * (length / wanted) - 0.5
+    return np.floor(place + 0.5).astype(np.int64).clip(0, length - 1)
 
 
 def align_key_view(
