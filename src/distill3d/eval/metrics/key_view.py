@@ -39,7 +39,8 @@ def resize_nearest(
 
 def _nearest(length: int, wanted: int) -> Int[np.ndarray, " wanted"]:
     place = (np.arange(wanted) + 0.5) * (length / wanted) - 0.5
-    return np.floor(place + 0.5).astype(np.int64).clip(0, length - 1)
+    nearest: Int[np.ndarray, " wanted"] = np.floor(place + 0.5).astype(np.int64).clip(0, length - 1)
+    return nearest
 
 
 def align_key_view(
