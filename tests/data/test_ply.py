@@ -62,6 +62,7 @@ def test_what_we_write_can_be_read(tmp_path):
         b"ply\nformat binary_little_endian 1.0\nelement face 1\nproperty list uchar int f\nelement vertex 1\n"
         b"property float x\nproperty float y\nproperty float z\nend_header\n" + bytes(40),
         b"ply\n" + b"comment\n" * 20000,
+        b"ply\nformat ascii 1.0\nelement vertex 7\nproperty flo",
     ],
 )
 def test_anything_else_is_refused_in_words(tmp_path, content):

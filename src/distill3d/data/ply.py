@@ -50,8 +50,8 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[str, int, list[tuple[str, 
         raise DataError(f"{path} is not a PLY file.")
     order, elements, fields = "", 0, []
     count: int | None = None
-    while file.tell() < _LONGEST_HEADER:
-        words = file.readline(_LONGEST_HEADER).decode("ascii", "replace").split()
+    while (line := file.readline(_LONGEST_HEADER)) and file.tell() < _LONGEST_HEADER:
+        words = line.decode("ascii", "replace").split()
         match words:
             case ["format", name, *_]:
                 order = _ORDERS.get(name, "")

@@ -27,7 +27,7 @@ from distill3d.eval.benchmark import Benchmark, Mode, Published, Sample, SampleS
 from distill3d.eval.benchmarks._clouds import truth_points
 from distill3d.eval.benchmarks._sequences import listed, needs, one_per_scene, sequences
 from distill3d.eval.benchmarks.dtu import MILLIMETRES, choose
-from distill3d.eval.frames import finished, load_views, world_maps
+from distill3d.eval.frames import finished, load_views
 from distill3d.eval.inputs import resize_views
 from distill3d.eval.metrics.observed import LIMIT_MM, SPACING_MM, ObservedScan, observed_scores
 from distill3d.eval.metrics.points import fit_similarity
@@ -70,16 +70,8 @@ def load(sample: Sample, root: Path | None, mode: Mode) -> Scene:
     found = re.search(r"(\d+)$", sample.key)
     assert found is not None
     scan = read_scan(needs(root), int(found[1]))
-    return Scene(
-        views=load_views(sample.rows, needs(root)),
-        extra={
-            "points": scan.points,
-            "observed": scan.observed,
-            "low": scan.low,
-            "cell": np.array(scan.cell),
-            "plane": scan.plane,
-        },
-    )
+    extra = {name: np.asarray(value) for name, value in vars(scan).items()}
+    return Scene(views=load_views(sample.rows, needs(root)), extra=extra)
 
 
 def read_scan(root: Path, number: int) -> ObservedScan:
@@ -127,21 +119,14 @@ def score(prediction: Prediction, scene: Scene, sample: Sample, mode: Mode) -> S
     world = finished(prediction).pointmap_world
     if world is None:
         return SampleScores(values=dict.fromkeys(COLUMNS, float("nan")))
-    size = (world.shape[2], world.shape[3])
-    truth, valid = truth_points(resize_views(scene.views, size), MILLIMETRES)
-    predicted = world_maps(finished(prediction), size, "bilinear")
-    assert predicted is not None
+    truth, valid = truth_points(resize_views(scene.views, (world.shape[2], world.shape[3])), MILLIMETRES)
+    predicted = world[0].double().cpu().numpy()
     known = np.isfinite(predicted).all(axis=-1)
     if not (known & valid).any():
         return SampleScores(values=dict.fromkeys(COLUMNS, float("nan")))
     fit = fit_similarity(predicted[known & valid], truth[known & valid])
-    scan = ObservedScan(
-        points=scene.extra["points"],
-        observed=scene.extra["observed"],
-        low=scene.extra["low"],
-        cell=float(scene.extra["cell"]),
-        plane=scene.extra["plane"],
-    )
+    extra: dict[str, Any] = dict(scene.extra)
+    scan = ObservedScan(**extra | {"cell": float(extra["cell"])})
     found = observed_scores(fit.apply(torch.from_numpy(predicted[known])).numpy(), scan)
     return SampleScores(values={name: float(getattr(found, name)) for name in COLUMNS})
 

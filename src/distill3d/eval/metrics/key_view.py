@@ -62,13 +62,15 @@ def align_key_view(
         middle = float(np.median(p[use]))
         p = p * (float(np.median(g[use])) / middle if middle != 0 else math.nan)
     if align == "inverse" and use.any():
-        used = use & (p > 0)
-        design = np.stack([1 / p[used], np.ones(int(used.sum()))], axis=1)
-        scale, shift = np.linalg.lstsq(design, 1 / g[used], rcond=None)[0] if used.any() else (math.nan, math.nan)
+        near = use & (p > 0)
+        scale, shift = math.nan, math.nan
+        if near.any():
+            design = np.stack([1 / p[near], np.ones(int(near.sum()))], axis=1)
+            scale, shift = np.linalg.lstsq(design, 1 / g[near], rcond=None)[0]
         with np.errstate(divide="ignore", invalid="ignore"):
             inverse = scale / p + shift
-            aligned = np.where(inverse > 0, 1 / inverse, FAR)
-        p = np.where(said & (p != 0), aligned, 0.0) if used.any() else np.full_like(p, math.nan)
+            aligned = np.where(inverse <= 0, FAR, 1 / inverse)
+        p = np.where(said & (p != 0), aligned, 0.0 if near.any() else math.nan)
     return np.clip(p, NEAR, FAR)
 
 

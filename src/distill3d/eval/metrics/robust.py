@@ -124,9 +124,6 @@ def fit_affine_many(source: Series, target: Series) -> AffineFit:
     far = x - x.mean()
     middle = (len(x) - 1) // 2
 
-    def shift(scale: float) -> float:
-        return float(np.partition(y - scale * x, middle)[middle])
-
     def slope(scale: float) -> float:
         left = y - scale * x
         median = np.partition(left, middle)[middle]
@@ -147,7 +144,7 @@ def fit_affine_many(source: Series, target: Series) -> AffineFit:
     while slope(high) < 0:
         high, step = high + step, 4 * step
     scale = low if low == high else float(brentq(slope, low, high, xtol=1e-16 * max(-low, high), maxiter=500))
-    return AffineFit(scale, shift(scale))
+    return AffineFit(scale, float(np.partition(y - scale * x, middle)[middle]))
 
 
 def _weighted(source: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
