@@ -43,7 +43,11 @@ def test_the_reference_may_lie_in_the_official_folder_and_must_be_whole(tmp_path
     for name in ("ObsMask", "Points"):
         shutil.move(root / name, official / name)
     assert (read_scan(root, 1).points == whole.points).all()
-    with pytest.raises(DataError, match="no scanned points"):
+    with pytest.raises(DataError, match=r"no scanned points at .*stl004_total.ply"):
+        read_scan(root, 4)
+    cut = (official / "Points/stl/stl001_total.ply").read_bytes()[:60]
+    (official / "Points/stl/stl004_total.ply").write_bytes(cut)
+    with pytest.raises(DataError, match="does not begin with vertices"):
         read_scan(root, 4)
     (official / "ObsMask/Plane1.mat").write_bytes(b"MATLAB 5.0 MAT-file, cut off")
     with pytest.raises(DataError, match=r"plane of the table.* cannot be read"):

@@ -86,7 +86,10 @@ def read_scan(root: Path, number: int) -> ObservedScan:
             f"{root} has no folder ObsMask, neither itself nor in SampleSet/MVS Data. Put the official SampleSet and "
             "Points of DTU beside the scans."
         )
-    points = read_part("scanned points", folder / f"Points/stl/stl{number:03d}_total.ply", read_ply_points)
+    scanned = folder / f"Points/stl/stl{number:03d}_total.ply"
+    if not scanned.is_file():
+        raise DataError(f"There are no scanned points at {scanned}. Put the official Points of DTU there.")
+    points = read_ply_points(scanned)
     space = read_part("observed space", folder / f"ObsMask/ObsMask{number}_10.mat", _read_matlab)
     table = read_part("plane of the table", folder / f"ObsMask/Plane{number}.mat", _read_matlab)
     try:
